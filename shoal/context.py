@@ -1,0 +1,118 @@
+"""Package context holds the metadata and the deadline of the running call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from shoal.errors import BadRequest
+from shoal.message import canonical, clean
+
+
+class Metadata(dict[str, str]):
+    """Names and values that travel with a call; look-ups ignore the case of names."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> str:
+        key = canonical(name)
+        if key == name:
+            raise KeyError(name)
+        return self[key]
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        try:
+            return self[name]
+        except (KeyError, ValueError):
+            return default
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+
+class Context(NamedTuple):
+    """What a call inherits: metadata to send on, and the loop time at which it must be over."""
+
+    metadata: Mapping[str, str]
+    deadline: float | None
+    incoming: Mapping[str, str]
+
+
+NOTHING = Context(Metadata(), None, Metadata())
+current: ContextVar[Context] = ContextVar("shoal.context", default=NOTHING)
+
+# Headers that belong to one hop; everything else a caller sent travels on with nested calls.
+HOP = frozenset(
+    """Accept Accept-Encoding Connection Content-Length Content-Type Expect Host Keep-Alive Local
+    Remote Te Timeout Trailer Transfer-Encoding Upgrade User-Agent Micro-Service Micro-Endpoint
+    Micro-Method Micro-Id Micro-Stream Micro-Error Micro-Topic Micro-Protocol Micro-Target
+    X-Micro-Service X-Micro-Endpoint X-Micro-Method X-Micro-Id X-Micro-Stream X-Micro-Error
+    X-Micro-Topic X-Micro-Target Micro-From-Service""".split()
+)
+
+
+def metadata() -> Metadata:
+    """Return a copy of the metadata of the running call: all headers of the request it came with,
+    overlaid by what `with_metadata` added."""
+    context = current.get()
+    return Metadata({**context.incoming, **context.metadata})
+
+
+@contextmanager
+def with_metadata(values: Mapping[str, str] | None = None, /, **more: str) -> Iterator[None]:
+    """Send these names and values with every call and event of the block.
+
+    Underscores in keyword names become dashes. Raises BadRequest for a name or value that a
+    header cannot carry.
+    """
+    context = current.get()
+    added = {**(values or {}), **{name.replace("_", "-"): value for name, value in more.items()}}
+    token = current.set(
+        context._replace(metadata=Metadata({**context.metadata, **checked(added)}))
+    )
+    try:
+        yield
+    finally:
+        current.reset(token)
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Let every call, retry, publish and look-up of the block be over in so many seconds.
+
+    An earlier deadline that is already running stays.
+    """
+    context = current.get()
+    when = asyncio.get_running_loop().time() + seconds
+    if context.deadline is not None and context.deadline < when:
+        when = context.deadline
+    token = current.set(context._replace(deadline=when))
+    try:
+        yield
+    finally:
+        current.reset(token)
+
+
+def remaining() -> float | None:
+    """Return the seconds left for the running call, None if it has no deadline."""
+    when = current.get().deadline
+    return None if when is None else when - asyncio.get_running_loop().time()
+
+
+def checked(values: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata in the form headers have; raises BadRequest naming what cannot be sent."""
+    result = {}
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise BadRequest(f"metadata {name!r} must be a str, not {type(value).__name__}")
+        try:
+            key = canonical(name)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        if key == "Micro-Topic":  # a call that carries it would be taken for an event
+            raise BadRequest("metadata 'Micro-Topic' is the protocol's own: publish instead")
+        result[key] = clean(value)
+    return result

@@ -1,0 +1,60 @@
+"""Package message is the unit every transport and broker moves: a header and a body."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CACHE_LIMIT = 4096
+_names: dict[str, str] = {}
+
+
+class Header(dict[str, str]):
+    """A header many messages share; a transport may keep its encoded form in `encoded`.
+
+    It must not change once a message carries it.
+    """
+
+    __slots__ = ("encoded",)
+    encoded: bytes
+
+
+@dataclass(slots=True)
+class Message:
+    """A header and a body. Names are in canonical form (`Micro-Id`), values hold no line breaks.
+
+    `shared` are headers equal in many messages, kept apart so that a transport can encode them
+    once; a name in `header` wins. Messages that were received have everything in `header`.
+    """
+
+    header: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    shared: Header | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Return the whole header as a new dict."""
+        return {**self.shared, **self.header} if self.shared else dict(self.header)
+
+
+def canonical(name: str) -> str:
+    """Return a header name in the form Go gives it over HTTP: `micro-ID` becomes `Micro-Id`.
+
+    Raises ValueError for a name that HTTP cannot carry.
+    """
+    known = _names.get(name)
+    if known is not None:
+        return known
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a header name: use letters, digits and dashes")
+    result = "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
+    if len(_names) < _CACHE_LIMIT:  # a hostile peer must not grow it for ever
+        _names[name] = result
+    return result
+
+
+def clean(value: str) -> str:
+    """Return a header value as HTTP carries it: line breaks become blanks, ends are trimmed."""
+    if "\n" in value or "\r" in value or "\0" in value:
+        value = value.replace("\r", " ").replace("\n", " ").replace("\0", " ")
+    return value.strip()

@@ -1,0 +1,86 @@
+"""Package transport is an interface for moving messages between two processes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from shoal.message import Message
+
+
+class Socket(Protocol):
+    """Moves whole messages, in order, both ways at once. One task may send while one receives."""
+
+    local: str
+    """This side's address."""
+    remote: str
+    """The peer's address."""
+
+    @abstractmethod
+    async def send(self, message: Message) -> None:
+        """Hand a message to the network; waits while the peer does not take what was sent before.
+
+        Raises ConnectionClosed when the peer is gone or the socket was closed, and BadRequest for
+        a message that cannot be sent, after which the socket is as it was.
+        """
+
+    @abstractmethod
+    async def recv(self) -> Message:
+        """Return the next message.
+
+        Raises ConnectionClosed at the end, after everything that had arrived was returned, and
+        TooLarge or BadRequest when the peer sends what cannot be a message; the socket is then
+        closed. Being cancelled loses no message.
+        """
+
+    @abstractmethod
+    def on_lost(self, callback: Callable[[], object]) -> None:
+        """Call back once, in the event loop, when the peer goes away; replaces what was set.
+
+        Messages that arrived before can still be received then. A transport that cannot notice
+        the peer's death never calls. At once if it has gone already.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close both ways; what was sent still goes out if the peer takes it. Never raises."""
+
+
+Accept = Callable[[Socket], Coroutine[Any, Any, None]]
+"""Serves one accepted socket; the transport closes the socket when it returns."""
+
+
+class Listener(Protocol):
+    """Accepts sockets at an address until it is closed."""
+
+    address: str
+    """The address that was bound, in the form `dial` takes, with the port that was chosen."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop accepting, cancel and await what serves the accepted sockets, and close them.
+
+        Nothing is left when it returns. Never raises.
+        """
+
+
+class Transport(Protocol):
+    """Connects to addresses and listens at them."""
+
+    @abstractmethod
+    async def dial(self, address: str) -> Socket:
+        """Connect to a listener.
+
+        Raises Unavailable, naming the address, when nobody listens there or the time is over,
+        and BadRequest for an address this transport cannot understand.
+        """
+
+    @abstractmethod
+    async def listen(self, address: str, accept: Accept) -> Listener:
+        """Listen at an address and run `accept` in a task for every socket that connects.
+
+        `host:0` takes a free port, `host:5000-5010` the first free one of the range, and an empty
+        host every interface. Raises Unavailable when the address is taken, BadRequest when it
+        cannot be understood.
+        """
