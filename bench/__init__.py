@@ -1,0 +1,1 @@
+"""bench: compares Shoal with its peers on the machine it runs on."""

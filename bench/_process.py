@@ -1,0 +1,103 @@
+"""process: runs one program pinned to a core, with a deadline, and surely ends it."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+
+class Crashed(Exception):
+    """What a program said last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Where each side runs; None where this system cannot pin."""
+
+    server: int | None
+    client: int | None
+
+    def __str__(self) -> str:
+        if self.server is None:
+            return "not pinned: this system cannot"
+        if self.server == self.client:
+            return f"one core only: server and client share core {self.server}"
+        return f"server on core {self.server}, client on core {self.client}"
+
+
+def cores() -> Cores:
+    """Picks a core for each side among those this process may use."""
+    if sys.platform != "linux":
+        return Cores(None, None)
+    usable = sorted(os.sched_getaffinity(0))
+    return Cores(usable[0], usable[min(1, len(usable) - 1)])
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A running program."""
+
+    process: subprocess.Popen[str]
+    errors: IO[str]
+
+    def line(self, seconds: float) -> str:
+        """Returns the next line it prints; raises `Crashed` when none comes in time."""
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        if not ready:
+            raise Crashed(f"said nothing for {seconds:.0f} s")
+        line = self.process.stdout.readline()
+        if not line:
+            raise Crashed(self._last_words())
+        return line
+
+    def cpu(self) -> float | None:
+        """Returns the CPU seconds used so far; None where /proc does not tell."""
+        try:
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            return None
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def _last_words(self) -> str:
+        status = self.process.wait()
+        self.errors.seek(0)
+        lines = [line.strip() for line in self.errors if line.strip()]
+        return f"{lines[-1] if lines else 'no message'} (exit status {status})"
+
+
+@contextmanager
+def run(command: Sequence[str], core: int | None) -> Iterator[Program]:
+    """Runs a program and kills it at the end, whatever happened.
+
+    Its standard input stays open as long as this process lives: servers end when it closes.
+    """
+
+    def pin() -> None:
+        if sys.platform == "linux" and core is not None:
+            os.sched_setaffinity(0, {core})
+
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            preexec_fn=pin,  # before the program makes threads; this process has only one
+        ) as process,
+    ):
+        try:
+            yield Program(process, errors)
+        finally:
+            process.kill()
