@@ -125,7 +125,7 @@ def measure(
             try:
                 with _process.run(client, cores.client) as program:
                     cell = json.loads(program.line(seconds + START))
-            except _process.Crashed as error:
+            except (_process.Crashed, ValueError) as error:
                 raise _process.Crashed(f"client at {concurrency} in flight: {error}") from error
             after, made = server.cpu(), cell.pop("calls_made")
             cell["server_cpu_us"] = (

@@ -60,7 +60,8 @@ async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
         method = UnaryUnaryMethod(channel, "/Greeter/Hello", load.HelloRequest, load.HelloReply)
 
         async def call() -> str:
-            return (await method(load.HelloRequest(load.NAME))).greeting
+            reply: load.HelloReply = await method(load.HelloRequest(load.NAME))
+            return reply.greeting
 
         yield call
 
