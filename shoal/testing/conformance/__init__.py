@@ -1,0 +1,1 @@
+"""Package conformance has one suite per interface; a plugin that passes it fits."""
