@@ -41,7 +41,8 @@ class Context(NamedTuple):
     incoming: Mapping[str, str]
 
 
-NOTHING = Context(Metadata(), None, Metadata())
+NO_METADATA = Metadata()
+NOTHING = Context(NO_METADATA, None, Metadata())
 current: ContextVar[Context] = ContextVar("shoal.context", default=NOTHING)
 
 # Headers that belong to one hop; everything else a caller sent travels on with nested calls.
@@ -70,9 +71,7 @@ def with_metadata(values: Mapping[str, str] | None = None, /, **more: str) -> It
     """
     context = current.get()
     added = {**(values or {}), **{name.replace("_", "-"): value for name, value in more.items()}}
-    token = current.set(
-        context._replace(metadata=Metadata({**context.metadata, **checked(added)}))
-    )
+    token = current.set(context._replace(metadata=Metadata({**context.metadata, **checked(added)})))
     try:
         yield
     finally:
@@ -100,6 +99,15 @@ def remaining() -> float | None:
     """Return the seconds left for the running call, None if it has no deadline."""
     when = current.get().deadline
     return None if when is None else when - asyncio.get_running_loop().time()
+
+
+def outgoing(context: Context) -> Mapping[str, str]:
+    """Return the metadata a call made in this context takes along."""
+    if not context.incoming:
+        return context.metadata
+    kept = {name: value for name, value in context.incoming.items() if name not in HOP}
+    kept.update(context.metadata)
+    return kept
 
 
 def checked(values: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,9 @@ class Error(Exception):
 
     default_code: ClassVar[int] = 0
 
+    unsent = False
+    """True if the request has certainly not reached a handler, so that it can be sent again."""
+
     def __init__(self, detail: str = "", *, id: str = "", code: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -113,20 +116,11 @@ class Unavailable(Error):
 class ServiceNotFound(Unavailable):
     """The registry knows no node of the service."""
 
+    unsent = True
+
 
 class ConnectionClosed(Unavailable):
-    """The peer is gone, or this side closed. `reply_started`: some bytes of an answer had come."""
-
-    def __init__(
-        self,
-        detail: str = "the connection is closed",
-        *,
-        id: str = "",
-        code: int | None = None,
-        reply_started: bool = False,
-    ) -> None:
-        super().__init__(detail, id=id, code=code)
-        self.reply_started = reply_started
+    """The peer is gone, or this side closed."""
 
 
 _BY_CODE: dict[int, type[Error]] = {

@@ -63,6 +63,10 @@ class Stream(Protocol[Reply]):
         """Tell the peer that no more items come; replies can still be received."""
 
     @abstractmethod
+    async def close(self) -> None:
+        """End the stream now, which cancels its handler; who receives gets ConnectionClosed."""
+
+    @abstractmethod
     def __aiter__(self) -> AsyncIterator[Reply]:
         """Iterate over the replies until the handler ends the stream."""
 

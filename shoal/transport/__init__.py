@@ -21,8 +21,9 @@ class Socket(Protocol):
     async def send(self, message: Message) -> None:
         """Hand a message to the network; waits while the peer does not take what was sent before.
 
-        Raises ConnectionClosed when the peer is gone or the socket was closed, and BadRequest for
-        a message that cannot be sent, after which the socket is as it was.
+        Raises ConnectionClosed when the peer is gone or the socket was closed (with `unsent` set
+        if nothing of the message went out), and BadRequest for a message that cannot be sent,
+        after which the socket is as it was.
         """
 
     @abstractmethod

@@ -1,0 +1,408 @@
+"""Module rpc is the client: it finds a node, sends the request and gives back the reply."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
+
+from shoal import context, wire
+from shoal.broker import Broker
+from shoal.client import CallOptions, Client, Reply, Request, Stream
+from shoal.client._budget import Budget
+from shoal.client._pool import Pool
+from shoal.client._stream import RpcStream
+from shoal.codec import Codec
+from shoal.deadlines import Deadlines, Limit
+from shoal.errors import (
+    BadRequest,
+    ConnectionClosed,
+    Error,
+    Timeout,
+    Unavailable,
+)
+from shoal.message import Header, Message
+from shoal.middleware import Call, Middleware, chain
+from shoal.registry import Node
+from shoal.selector import Next, Selector
+from shoal.transport import Socket, Transport
+
+ATTEMPTS = 4  # nodes to try while none of them got to see the request
+BACKOFF = 0.05  # seconds before the second repetition, doubled for each further one
+
+
+class RpcClient(Client):
+    """Calls over a transport, to nodes a selector chooses.
+
+    `timeout` is the limit of a call in seconds; `retries` are further attempts for idempotent
+    calls; the pool keeps up to `pool_size` idle connections per address for `pool_ttl` seconds.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        selector: Selector,
+        broker: Broker,
+        codecs: wire.Codecs,
+        *,
+        middleware: Sequence[Middleware] = (),
+        timeout: float = 30.0,
+        retries: int = 1,
+        pool_size: int = 100,
+        pool_ttl: float = 60.0,
+    ) -> None:
+        self._selector = selector
+        self._broker = broker
+        self._codecs = codecs
+        self._timeout = timeout
+        self._retries = retries
+        self._pool = Pool(transport, size=pool_size, ttl=pool_ttl)
+        self._budget = Budget()
+        self._ids = itertools.count()
+        self._headers: dict[tuple[str, str, str], tuple[Header, Codec]] = {}
+        self._deadlines: Deadlines | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._call = chain(middleware, self._run_call) if middleware else None
+        self._open = chain(middleware, self._run_open) if middleware else None
+        self._publish = chain(middleware, self._run_publish) if middleware else self._run_publish
+
+    def __repr__(self) -> str:
+        return f"RpcClient({self._selector!r}, {self._pool!r})"
+
+    # Calls
+
+    async def call(self, request: Request[Reply], **options: Unpack[CallOptions]) -> Reply:
+        reply: Reply
+        if self._call is None:
+            reply = await self._limited(request, options, {})
+        else:
+            reply = await self._call(_Outgoing.of(request, options))
+        return reply
+
+    async def _run_call(self, call: Call) -> Any:
+        assert isinstance(call, _Outgoing)
+        request = replace(call.request, message=call.message)
+        return await self._limited(request, call.options, context.checked(call.header))
+
+    async def _limited(
+        self, request: Request[Any], options: CallOptions, added: Mapping[str, str]
+    ) -> Any:
+        """Run a call within its deadline."""
+        loop, deadlines = self._bound()
+        running = context.current.get()
+        started = loop.time()
+        timeout = options.get("timeout", self._timeout)
+        when = started + timeout
+        if running.deadline is not None and running.deadline < when:
+            when = running.deadline
+        attempts = _Attempts(request, options, _metadata(running, options, added), when)
+        limit = deadlines.until(when)
+        try:
+            with limit:
+                if when <= started:
+                    raise TimeoutError
+                return await self._try_nodes(attempts, limit, loop)
+        except TimeoutError:
+            which = "its timeout" if when == started + timeout else "the deadline of its caller"
+            raise Timeout(
+                f"{request.service} {request.endpoint}: {which} of {when - started:.3g} s passed"
+                f" after {loop.time() - started:.3f} s, {attempts.where()}",
+                id=wire.CLIENT,
+            ) from None
+
+    async def _try_nodes(
+        self, attempts: _Attempts, limit: Limit, loop: asyncio.AbstractEventLoop
+    ) -> Any:
+        """Send the request to one node, and to others as long as that is safe."""
+        request = attempts.request
+        self._budget.earn()
+        choose, mark = await self._chooser(request.service, attempts.options)
+        while True:
+            node = attempts.node = choose(attempts.tried)
+            begun = loop.time()
+            try:
+                reply = await self._exchange(node, attempts, attempts.when - begun)
+            except Error as error:
+                mark(request.service, node, error, loop.time() - begun)
+                if not self._again(attempts, error):
+                    raise
+            except BaseException as error:
+                # The caller gave up, or the time is over: only the latter says anything of a node.
+                late = Timeout(str(error), id=wire.CLIENT) if limit.expired else None
+                mark(request.service, node, late, loop.time() - begun)
+                raise
+            else:
+                mark(request.service, node, None, loop.time() - begun)
+                return reply
+            attempts.tried.append(node.id)
+            if len(attempts.tried) > 1:
+                await asyncio.sleep(BACKOFF * 2 ** len(attempts.tried) * random.random())
+
+    def _again(self, attempts: _Attempts, error: Error) -> bool:
+        """Whether another attempt may follow one that failed."""
+        if error.unsent:
+            unseen = attempts.node is not None and attempts.node.id not in attempts.tried
+            return len(attempts.tried) + 1 < ATTEMPTS and unseen and self._budget.spend()
+        if not isinstance(error, Unavailable | Timeout):
+            return False
+        options = attempts.options
+        allowed = options.get("retries", self._retries if options.get("idempotent") else 0)
+        return len(attempts.tried) < allowed and self._budget.spend()
+
+    async def _exchange(self, node: Node, attempts: _Attempts, left: float) -> Any:
+        """Send one request to one node and return its reply."""
+        request = attempts.request
+        shared, codec = self._shared(request, node)
+        id = str(next(self._ids))
+        body = wire.pack_request(codec, id, request.endpoint, codec.encode(request.message))
+        header = {"Micro-Id": id, "Timeout": wire.timeout_value(left)}
+        if attempts.metadata:
+            header = {**attempts.metadata, **header}
+        address = node.address
+        socket = self._pool.take(address)
+        try:
+            if socket is None:
+                socket = await self._dial(request.service, address)
+            try:
+                await socket.send(Message(header, body, shared))
+            except ConnectionClosed as error:
+                if not error.unsent:
+                    raise
+                # It was closed while it was idle, before this call touched it.
+                socket = await self._dial(request.service, address)
+                await socket.send(Message(header, body, shared))
+            reply = await socket.recv()
+        except BaseException as error:
+            if socket is not None and not (isinstance(error, BadRequest) and error.unsent):
+                self._pool.drop(socket)
+            if isinstance(error, ConnectionClosed):
+                error.detail = f"{request.service} at {address}: {error.detail}"
+            raise
+        self._pool.give(address, socket)
+        return codec.decode(wire.reply_body(reply, shared["Content-Type"], codec), request.reply)
+
+    async def _dial(self, service: str, address: str) -> Socket:
+        try:
+            return await self._pool.dial(address)
+        except Error as error:
+            error.unsent = True
+            error.detail = f"{service}: {error.detail}"
+            raise
+
+    def _shared(self, request: Request[Any], node: Node) -> tuple[Header, Codec]:
+        content_type = request.content_type or self._codecs.content_type(request.message)
+        if node.metadata.get("protocol") != "mucp":
+            content_type = wire.node_content_type(content_type, node.metadata)
+        key = (request.service, request.endpoint, content_type)
+        found = self._headers.get(key)
+        if found is None:
+            found = wire.request_header(*key), self._codecs[content_type]
+            if len(self._headers) < 4096:
+                self._headers[key] = found
+        return found
+
+    async def _chooser(self, service: str, options: CallOptions) -> tuple[Next, Any]:
+        addresses = options.get("address")
+        if addresses:
+            nodes = [addresses] if isinstance(addresses, str) else addresses
+            return _Given(nodes), _mark_nothing
+        if not options:
+            return await self._selector.select(service), self._selector.mark
+        choose = await self._selector.select(
+            service, filters=options.get("filters", ()), strategy=options.get("strategy")
+        )
+        return choose, self._selector.mark
+
+    def _bound(self) -> tuple[asyncio.AbstractEventLoop, Deadlines]:
+        loop = asyncio.get_running_loop()
+        if self._deadlines is None or self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                raise RuntimeError("a client belongs to the event loop that used it first")
+            self._loop, self._deadlines = loop, Deadlines(loop)
+        return loop, self._deadlines
+
+    # Streams
+
+    @asynccontextmanager
+    async def stream(
+        self, request: Request[Reply], **options: Unpack[CallOptions]
+    ) -> AsyncIterator[Stream[Reply]]:
+        loop, deadlines = self._bound()
+        running = context.current.get()
+        timeout = options.get("timeout")
+        when = running.deadline if timeout is None else loop.time() + timeout
+        if when is not None and running.deadline is not None:
+            when = min(when, running.deadline)
+        opening = _Outgoing.of(request, options)
+        opening.stream = True
+        opening.when = when
+        stream: RpcStream[Reply] | None = None
+        try:
+            with nullcontext() if when is None else deadlines.until(when):
+                try:
+                    stream = await (self._open or self._run_open)(opening)
+                    yield stream
+                finally:
+                    if stream is not None:
+                        await stream.close()
+        except TimeoutError:
+            if when is None or loop.time() < when:
+                raise  # the block's own
+            raise Timeout(
+                f"the stream {request.service} {request.endpoint} was not over by its deadline",
+                id=wire.CLIENT,
+            ) from None
+
+    async def _run_open(self, call: Call) -> Any:
+        assert isinstance(call, _Outgoing)
+        call.request = request = replace(call.request, message=call.message)
+        choose, mark = await self._chooser(request.service, call.options)
+        tried: list[str] = []
+        while True:
+            node = choose(tried)
+            try:
+                stream = await self._open_on(node, call)
+            except Error as error:
+                mark(request.service, node, error, 0.0)
+                if not error.unsent or node.id in tried or not self._budget.spend():
+                    raise
+                tried.append(node.id)
+            except BaseException:
+                mark(request.service, node, None, 0.0)
+                raise
+            else:
+                mark(request.service, node, None, 0.0)
+                return stream
+
+    async def _open_on(self, node: Node, call: _Outgoing) -> RpcStream[Any]:
+        request = call.request
+        shared, codec = self._shared(request, node)
+        id = str(next(self._ids))
+        metadata = _metadata(context.current.get(), call.options, context.checked(call.header))
+        header = {**metadata, "Micro-Id": id, "Micro-Stream": id}
+        if call.when is not None:
+            header["Timeout"] = wire.timeout_value(call.when - asyncio.get_running_loop().time())
+        socket = await self._dial(request.service, node.address)
+        try:
+            stream: RpcStream[Any] = RpcStream(socket, codec, request.reply, shared, header)
+            await stream.open()
+            if request.message is not None:
+                await stream.send(request.message)
+        except BaseException:
+            await socket.close()
+            raise
+        return stream
+
+    # Events
+
+    async def publish(
+        self, topic: str, event: object, *, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        call = Call("publisher", "", topic, event, context.checked(metadata or {}))
+        await self._publish(call)
+
+    async def _run_publish(self, call: Call) -> None:
+        content_type = self._codecs.content_type(call.message)
+        header = {
+            **context.outgoing(context.current.get()),
+            **context.checked(call.header),
+            "Content-Type": content_type,
+            "Micro-Topic": call.endpoint,
+            "Micro-Id": str(uuid.uuid4()),
+        }
+        body = self._codecs[content_type].encode(call.message)
+        left = context.remaining()
+        try:
+            async with asyncio.timeout(self._timeout if left is None else left):
+                await self._broker.publish(call.endpoint, Message(header, body))
+        except TimeoutError:
+            raise Timeout(
+                f"publishing to {call.endpoint} was not over by its deadline", id=wire.CLIENT
+            ) from None
+
+    async def close(self) -> None:
+        await self._pool.close()
+        if self._deadlines is not None:
+            self._deadlines.close()
+
+
+@dataclass(slots=True)
+class _Outgoing(Call):
+    """A call or stream on its way through the middleware, with what it was asked for."""
+
+    request: Request[Any] = None  # type: ignore[assignment]  # always given by `of`
+    options: CallOptions = None  # type: ignore[assignment]  # always given by `of`
+    when: float | None = None
+
+    @classmethod
+    def of(cls, request: Request[Any], options: CallOptions) -> _Outgoing:
+        call = cls("client", request.service, request.endpoint, request.message)
+        call.request, call.options = request, options
+        return call
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """What the attempts of one call have in common."""
+
+    request: Request[Any]
+    options: CallOptions
+    metadata: Mapping[str, str]
+    when: float
+    node: Node | None
+    tried: list[str]
+
+    def __init__(
+        self,
+        request: Request[Any],
+        options: CallOptions,
+        metadata: Mapping[str, str],
+        when: float,
+    ) -> None:
+        self.request = request
+        self.options = options
+        self.metadata = metadata
+        self.when = when
+        self.node = None
+        self.tried = []
+
+    def where(self) -> str:
+        """Return which attempt on which node this is, for a person."""
+        if self.node is None:
+            return "before a node was found"
+        return f"attempt {len(self.tried) + 1} on {self.node.id} at {self.node.address}"
+
+
+class _Given(Next):
+    """Chooses among addresses that the caller gave, in turn from a random one."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        first = random.randrange(len(addresses))
+        self._addresses = [*addresses[first:], *addresses[:first]]
+
+    def __call__(self, tried: Container[str] = ()) -> Node:
+        for address in self._addresses:
+            if address not in tried:
+                break
+        return Node(address, address, _MUCP)
+
+
+_MUCP = {"protocol": "mucp"}
+
+
+def _mark_nothing(service: str, node: Node, error: Exception | None, elapsed: float) -> None:
+    """Nodes that no selector gave are not marked."""
+
+
+def _metadata(
+    running: context.Context, options: CallOptions, added: Mapping[str, str]
+) -> Mapping[str, str]:
+    if running is context.NOTHING and not options and not added:
+        return added
+    own = context.checked(options.get("metadata") or {})
+    return {**context.outgoing(running), **own, **added}

@@ -1,0 +1,174 @@
+"""Module _connection answers the requests of one accepted socket, one after another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from typing import TYPE_CHECKING
+
+from shoal import context, wire
+from shoal.endpoint import Method
+from shoal.errors import BadRequest, ConnectionClosed, Error, NotFound, TooManyRequests, Unavailable
+from shoal.message import Message
+from shoal.server._incoming import Incoming, late, unexpected
+from shoal.server._isolated import isolated
+from shoal.server._stream import ServerStream
+from shoal.transport import Socket
+
+if TYPE_CHECKING:
+    from shoal.server.rpc import RpcServer
+
+logger = logging.getLogger(__name__)
+
+
+class Connection:
+    """Serves one socket in the task the transport made for it."""
+
+    def __init__(self, server: RpcServer, socket: Socket) -> None:
+        self._server = server
+        self._socket = socket
+        self._task = asyncio.current_task()
+        self._running = False
+        self._gone = False
+        self._stream: ServerStream | None = None
+        self._ended = ""  # the id of the last stream, of which some messages may still come
+
+    async def serve(self) -> None:
+        """Answer requests until the peer closes, or the server is stopped."""
+        socket = self._socket
+        socket.on_lost(self._lost)
+        receive, answer = socket.recv, self._answer
+        base = contextvars.copy_context()
+        try:
+            while True:
+                message = await receive()
+                self._running = True
+                reply = await isolated(base.copy(), answer(message))
+                self._running = False
+                if reply is not None:
+                    await socket.send(reply)
+        except ConnectionClosed:
+            return
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+            logger.debug("%s went away while its request was running", socket.remote)
+
+    def _lost(self) -> None:
+        self._gone = True
+        if not self._running or self._task is None:
+            return
+        # Nobody waits for what is running; only who had sent a whole stream wants it done.
+        if self._stream is None or not self._stream.all_came():
+            self._task.cancel()
+
+    # One request
+
+    async def _answer(self, message: Message) -> Message | None:
+        """Return the reply to a message; None if there is none to send."""
+        server = self._server
+        header = message.header
+        if "Micro-Stream" in header and (
+            header["Micro-Stream"] == self._ended or wire.error_in(header) == wire.EOS
+        ):
+            return None  # the rest of a stream that has ended here
+        if "Micro-Topic" in header:
+            return await self._event(message)
+        server.requests += 1
+        try:
+            incoming = self._incoming(message)
+            if server.running >= server.concurrency:
+                raise TooManyRequests(f"over {server.concurrency} calls are running here already")
+            if server.refusing:
+                raise Unavailable(f"{server.name} is stopping")
+        except Error as error:
+            error.id = error.id or wire.SERVER
+            self._ended = header.get("Micro-Stream", "")
+            return server.failed(header, error)
+        server.running += 1
+        try:
+            if not incoming.method.streams:
+                return await self._unary(incoming)
+            self._stream = ServerStream(server, self._socket, incoming)
+            return await self._stream.run()
+        finally:
+            server.running -= 1
+            self._ended = header.get("Micro-Stream", "")
+            self._stream = None
+            if server.idle is not None:
+                server.idle()
+
+    def _incoming(self, message: Message) -> Incoming:
+        """Return what a request asks for; raises if that cannot be understood."""
+        header, body = message.header, message.body
+        server = self._server
+        content_type = header.get("Content-Type") or wire.PROTOBUF
+        name = header.get("Micro-Endpoint")
+        if name is None or "Micro-Target" in header:
+            name = wire.endpoint_of(header)
+            if wire.is_legacy(header):
+                content_type = wire.LEGACY.get(content_type, content_type)
+        codec = server.codecs[content_type]
+        functions = wire.envelope(codec)
+        if functions is not None and "Micro-Stream" not in header:
+            envelope = functions.unpack_request(body)
+            body = envelope.body
+            name = name or envelope.method
+            if not wire.id_of(header):
+                header["Micro-Id"] = str(envelope.id)
+        method = server.methods.get(name)
+        if method is None:
+            raise _unknown(name, server.methods)
+        return Incoming(method, codec, header, body, codec.content_type)
+
+    async def _unary(self, incoming: Incoming) -> Message:
+        header, method, codec = incoming.header, incoming.method, incoming.codec
+        server = self._server
+        timeout = wire.timeout(header)
+        try:
+            request = None
+            if method.request is not None:
+                request = codec.decode(incoming.body, method.request)
+            if timeout is None:
+                context.current.set(context.Context(context.NO_METADATA, None, header))
+                reply = await server.run(method, request, header)
+            else:
+                when = server.loop.time() + timeout
+                context.current.set(context.Context(context.NO_METADATA, when, header))
+                with server.deadlines.until(when) as limit:
+                    reply = await server.run(method, request, header)
+            body = b"" if method.reply is None else codec.encode(reply)
+        except Error as error:
+            return server.failed(header, error, codec)
+        except TimeoutError as error:
+            if timeout is None or not limit.expired:
+                return server.failed(header, unexpected(method.name, error), codec)
+            return server.failed(header, late(method.name, timeout), codec)
+        except Exception as error:
+            return server.failed(header, unexpected(method.name, error), codec)
+        functions = wire.envelope(codec)
+        if functions is not None:
+            body = functions.pack_response(wire.id_of(header), "", body)
+        return Message(wire.reply_ids(header), body, server.reply_header(incoming.content_type))
+
+    async def _event(self, message: Message) -> Message:
+        """Deliver an event that came over the transport; Go Micro answers it with its headers."""
+        try:
+            await self._server.deliver(message.header["Micro-Topic"], message)
+        except Error as error:
+            return wire.error_reply(message.header, error)
+        except Exception as error:
+            return wire.error_reply(
+                message.header, unexpected(message.header["Micro-Topic"], error)
+            )
+        return Message(dict(message.header))
+
+
+def _unknown(name: str, methods: dict[str, Method]) -> Error:
+    kind, _, method = name.partition(".")
+    if not kind or not method or "." in method:
+        return BadRequest(f"rpc: service/endpoint request ill-formed: {name[:200]}")
+    if any(known.startswith(f"{kind}.") for known in methods):
+        return NotFound(f"rpc: can't find method {method[:200]}")
+    return NotFound(f"rpc: can't find service {kind[:200]}")

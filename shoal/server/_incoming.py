@@ -1,0 +1,36 @@
+"""Module _incoming is a request as the server sees it, and the errors it may end in."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass
+
+from shoal.codec import Codec
+from shoal.endpoint import Method
+from shoal.errors import Error, InternalServerError, Timeout
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A request as far as its headers and envelope tell."""
+
+    method: Method
+    codec: Codec
+    header: dict[str, str]
+    body: bytes
+    content_type: str
+
+
+def late(name: str, seconds: float) -> Error:
+    """Return the error for a handler whose time is over."""
+    return Timeout(f"{name} was not done within the {seconds:.3g} s its caller gives it")
+
+
+def unexpected(name: str, error: Exception) -> Error:
+    """Log an error nobody foresaw and return what the caller may know of it."""
+    correlation = uuid.uuid4().hex[:12]
+    logger.error("%s failed, correlation id %s", name, correlation, exc_info=error)
+    return InternalServerError(f"{name} failed unexpectedly, correlation id {correlation}")

@@ -1,0 +1,259 @@
+"""Module rpc is the server: it runs handlers for requests and subscribers for events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from shoal import wire
+from shoal.broker import Broker, Subscription
+from shoal.codec import Codec
+from shoal.deadlines import Deadlines
+from shoal.endpoint import Method, methods
+from shoal.errors import Error
+from shoal.message import Header, Message
+from shoal.middleware import Call, Middleware, chain
+from shoal.registry import Endpoint, Node, Record, Registry
+from shoal.server import Server
+from shoal.server._advertise import advertised
+from shoal.server._connection import Connection
+from shoal.server._registration import Registration
+from shoal.server._settings import ServerSettings
+from shoal.server._subscriber import Subscriber
+from shoal.transport import Listener, Socket, Transport
+
+logger = logging.getLogger(__name__)
+
+
+class RpcServer(Server):
+    """Serves handlers over a transport, and registers itself under a name."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        transport: Transport,
+        registry: Registry,
+        broker: Broker,
+        codecs: wire.Codecs,
+        middleware: Sequence[Middleware] = (),
+        settings: ServerSettings | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings or ServerSettings()
+        self.codecs = codecs
+        self.address = ""
+        self.methods: dict[str, Method] = {}
+        self.subscribers: list[Subscriber] = []
+        self.record: Record | None = None
+        self.rule = ""
+        self.concurrency = self.settings.concurrency
+        self.running = 0
+        self.requests = 0
+        self.errors = 0
+        self.refusing = False
+        self.idle: Callable[[], None] | None = None
+        self.loop: asyncio.AbstractEventLoop
+        self.deadlines: Deadlines
+        self._transport = transport
+        self._registry = registry
+        self._broker = broker
+        self._middleware = tuple(middleware)
+        self._chain = chain(middleware, self._end) if middleware else None
+        self._advertised: list[Endpoint] = []
+        self._reply_headers: dict[str, Header] = {}
+        self._listener: Listener | None = None
+        self._registration: Registration | None = None
+        self._subscriptions: list[Subscription] = []
+        self._threads: ThreadPoolExecutor | None = None
+
+    def __repr__(self) -> str:
+        return f"RpcServer({self.name!r} at {self.address or 'no address'}, {self.running} running)"
+
+    # What is served
+
+    def handle(self, handler: object, *, contract: Callable[..., Any] | None = None) -> None:
+        for method in self.add(handler, contract):
+            self._advertised.append(method.describe())
+
+    def add(self, handler: object, contract: Callable[..., Any] | None = None) -> list[Method]:
+        """Serve a handler's methods without telling the registry of them, and return them."""
+        if self._listener is not None:
+            raise RuntimeError(f"{self.name} has started: register handlers before")
+        found = methods(handler, contract)
+        for method in found:
+            if method.name in self.methods:
+                raise ValueError(f"{method.name} is served by another handler already")
+        self.methods.update((method.name, method) for method in found)
+        return found
+
+    def subscribe(self, topic: str, handler: Callable[..., Any], *, queue: str = "") -> None:
+        if self._listener is not None:
+            raise RuntimeError(f"{self.name} has started: subscribe before")
+        self.subscribers.append(Subscriber(self, topic, handler, queue, self._middleware))
+
+    # Running
+
+    async def start(self) -> None:
+        if self._listener is not None:
+            raise RuntimeError(f"{self.name} has started already")
+        self.loop = asyncio.get_running_loop()
+        self.deadlines = Deadlines(self.loop)
+        self.refusing = False
+        self._threads = ThreadPoolExecutor(self.settings.threads, f"shoal-{self.name}")
+        try:
+            self._listener = await self._transport.listen(self.settings.address, self._accept)
+            self.address = self._listener.address
+            self.record = self._describe()
+            await self._broker.connect()
+            for subscriber in self.subscribers:
+                self._subscriptions.append(
+                    await self._broker.subscribe(
+                        subscriber.topic, subscriber.deliver, queue=subscriber.queue
+                    )
+                )
+            registration = Registration(
+                self._registry,
+                self.record,
+                ttl=self.settings.register_ttl,
+                interval=self.settings.register_interval,
+            )
+            await registration.start()
+            self._registration = registration
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        if self._registration is not None:
+            await self._registration.stop()
+            self._registration = None
+            await asyncio.sleep(self.settings.linger)
+        self.refusing = True
+        for subscription in self._subscriptions:
+            await subscription.unsubscribe()
+        self._subscriptions.clear()
+        await self._finish()
+        if self._listener is not None:
+            await self._listener.close()
+            self._listener = None
+            self.deadlines.close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+        self.address = ""
+
+    async def _finish(self) -> None:
+        """Wait for the calls that run, for the grace time at most."""
+        if not self.running:
+            return
+        done = asyncio.Event()
+        self.idle = lambda: None if self.running else done.set()
+        try:
+            async with asyncio.timeout(self.settings.grace):
+                await done.wait()
+        except TimeoutError:
+            logger.warning("%s cancels %d calls that still run", self.name, self.running)
+        finally:
+            self.idle = None
+
+    async def _accept(self, socket: Socket) -> None:
+        await Connection(self, socket).serve()
+
+    def _describe(self) -> Record:
+        settings = self.settings
+        address, self.rule = advertised(self.address, settings.advertise)
+        metadata = {
+            "broker": _plugin_name(self._broker),
+            "protocol": "mucp",
+            "registry": _plugin_name(self._registry),
+            "server": "mucp",
+            "transport": _plugin_name(self._transport),
+            **settings.metadata,
+        }
+        return Record(
+            self.name,
+            settings.version,
+            nodes=(Node(f"{self.name}-{settings.id}", address, metadata),),
+            endpoints=(
+                *sorted(self._advertised, key=lambda endpoint: endpoint.name),
+                *(subscriber.describe() for subscriber in self.subscribers),
+            ),
+        )
+
+    # What connections and subscribers ask of their server
+
+    def reply_header(self, content_type: str) -> Header:
+        """Return the headers of replies in a content type, one object for all of them."""
+        header = self._reply_headers.get(content_type)
+        if header is None:
+            header = self._reply_headers[content_type] = wire.reply_header(content_type)
+        return header
+
+    def failed(self, header: dict[str, str], error: Error, codec: Codec | None = None) -> Message:
+        """Count a failed request and return its reply."""
+        self.errors += 1
+        error.id = error.id or self.name
+        functions = wire.envelope(codec) if codec else None
+        if functions is None:
+            return wire.error_reply(header, error)
+        return wire.error_reply(
+            header, error, functions.pack_response("", wire.to_wire(error), b"")
+        )
+
+    async def run(self, method: Method, request: Any, header: dict[str, str]) -> Any:
+        """Run a method inside the middleware and return its reply, or the iterator of replies."""
+        if self._chain is None:
+            return await self.invoke(method, request)
+        call = _Handling("server", self.name, method.name, request, header, method.streams)
+        call.method = method
+        return await self._chain(call)
+
+    async def _end(self, call: Call) -> Any:
+        assert isinstance(call, _Handling)
+        assert call.method is not None
+        return await self.invoke(call.method, call.message)
+
+    async def invoke(self, method: Method, request: Any) -> Any:
+        """Run a method itself; one that is no coroutine runs in a thread."""
+        function = method.function
+        if method.is_async:
+            result = function() if method.request is None else function(request)
+            return await result if method.awaited else result
+        arguments = () if method.request is None else (request,)
+        if method.streams_out:
+            return self._iterate(function(*arguments))
+        return await self.in_thread(function, *arguments)
+
+    async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function in the thread pool, with the metadata and deadline of the call."""
+        run = contextvars.copy_context().run
+        return await self.loop.run_in_executor(self._threads, run, function, *arguments)
+
+    async def _iterate(self, items: Iterator[Any]) -> AsyncIterator[Any]:
+        end = object()
+        while (item := await self.in_thread(next, items, end)) is not end:
+            yield item
+
+    async def deliver(self, topic: str, message: Message) -> None:
+        """Run all subscribers of a topic for an event that came over the transport."""
+        for subscriber in self.subscribers:
+            if subscriber.topic == topic:
+                await subscriber.deliver(message)
+
+
+@dataclass(slots=True)
+class _Handling(Call):
+    """A request on its way through the middleware, with the method it is for."""
+
+    method: Method | None = None
+
+
+def _plugin_name(plugin: object) -> str:
+    """Return the name of a plugin as the user types it: its module's."""
+    return type(plugin).__module__.rpartition(".")[2]

@@ -1,0 +1,1 @@
+"""Package service is where the other seven interfaces meet."""
