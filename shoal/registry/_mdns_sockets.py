@@ -1,4 +1,4 @@
-"""Module _multicast has the UDP sockets mDNS speaks through."""
+"""Module _mdns_sockets has the UDP sockets mDNS speaks through."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""Module _lookup is one question asked by multicast, and the answers that come in time."""
+"""Module _mdns_lookup is one question asked by multicast, and the answers that come in time."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from shoal.errors import BadRequest
-from shoal.registry import _dns, _zone
+from shoal.registry import _dns
+from shoal.registry import _mdns_zone as zone
 from shoal.registry._complaints import Complaints
-from shoal.registry._multicast import Address, Multicast
+from shoal.registry._mdns_sockets import Address, Multicast
 
 _ENTRIES = 10_000
 _BYTES = 16 << 20
@@ -20,36 +22,42 @@ class Lookup:
     are by node id.
     """
 
-    def __init__(
-        self, name: str, domain: str, timeout: float, interface: str, complaints: Complaints
-    ) -> None:
-        """Send the question; raises Unavailable if that is impossible."""
-        loop = asyncio.get_running_loop()
+    def __init__(self, name: str, domain: str, interface: str, complaints: Complaints) -> None:
+        """Open the socket; raises Unavailable if that is impossible."""
         self.name = name
-        self.entries: dict[str, _zone.Entry] = {}
+        self.entries: dict[str, zone.Entry] = {}
         self.names: set[str] = set()
-        self.done: asyncio.Future[None] = loop.create_future()
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._then: Callable[[], object] = lambda: None
         self._domain = domain
         self._complaints = complaints
         self._waiting = 0
         self._weight = 0
-        self._question = _dns.Question(_zone.dns_name(name, domain), _dns.PTR)
+        self._question = _dns.Question(zone.dns_name(name, domain), _dns.PTR)
         self._multicast = Multicast(self._received, listen=False, interface=interface)
+
+    def __repr__(self) -> str:
+        return f"Lookup({self.name!r}, entries={len(self.entries)}, names={len(self.names)})"
+
+    def start(self, timeout: float, then: Callable[[], object]) -> None:
+        """Ask, and gather for so many seconds; `then` is called at the end.
+
+        Raises Unavailable if the question cannot be sent.
+        """
         try:
             self._multicast.send(_dns.encode(_dns.Message(questions=(self._question,))))
         except BaseException:
             self._multicast.close()
             raise
-        self._timer = loop.call_later(timeout, self.finish)
-
-    def __repr__(self) -> str:
-        return f"Lookup({self.name!r}, entries={len(self.entries)}, names={len(self.names)})"
+        self._timer = asyncio.get_running_loop().call_later(timeout, self.finish)
+        self._then = then
 
     async def wait(self) -> Lookup:
         """Return this when its time is over; raises the error it was finished with."""
         self._waiting += 1
         try:
-            await asyncio.shield(self.done)
+            await asyncio.shield(self._done)
         finally:
             self._waiting -= 1
             if not self._waiting:
@@ -58,13 +66,16 @@ class Lookup:
 
     def finish(self, error: Exception | None = None) -> None:
         """Stop gathering."""
-        self._timer.cancel()
+        if self._done.done():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
         self._multicast.close()
-        if not self.done.done():
-            if error is not None:
-                self.done.set_exception(error)
-            else:
-                self.done.set_result(None)
+        self._then()
+        if error is not None:
+            self._done.set_exception(error)
+        else:
+            self._done.set_result(None)
 
     def _received(self, _: Multicast, data: bytes, address: Address) -> None:
         try:
@@ -75,18 +86,18 @@ class Lookup:
         asked = not message.questions or message.questions[0].name == self._question.name
         if not message.flags & _dns.RESPONSE or not asked:
             return
-        if self.name == _zone.LIST:
-            for name in _zone.read_names(message, self._domain):
+        if self.name == zone.LIST:
+            for name in zone.read_names(message, self._domain):
                 if len(self.names) < _ENTRIES:
                     self.names.add(name)
             return
-        for entry in _zone.read_entries(message, self._domain):
+        for entry in zone.read_entries(message, self._domain):
             if isinstance(entry, BadRequest):
                 self._complaints.add(entry, address)
             elif entry.record.name == self.name and not entry.gone:
                 self._add(entry, address)
 
-    def _add(self, entry: _zone.Entry, address: Address) -> None:
+    def _add(self, entry: zone.Entry, address: Address) -> None:
         key = entry.record.nodes[0].id
         before = self.entries.get(key)
         weight = self._weight + entry.weight - (before.weight if before else 0)

@@ -1,4 +1,4 @@
-"""Module _zone says in DNS records what Go Micro's mdns registry says, and reads it.
+"""Module _mdns_zone says in DNS records what Go Micro's mdns registry says, and reads it.
 
 Formats: Go Micro v6, registry/mdns_registry.go and internal/util/mdns/zone.go.
 """
