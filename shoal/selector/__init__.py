@@ -23,6 +23,8 @@ class Load:
     """Smoothed seconds per call, 0 before the first."""
     errors: int = 0
     """Failures to reach it since it was last reached."""
+    marked: float = 0.0
+    """Loop time of the last `mark`, by which a strategy can let the latency fade."""
 
 
 Strategy = Callable[[str, Sequence[Load]], Load]

@@ -1,0 +1,56 @@
+"""Module p2c is the selector that takes the better of two nodes: the default."""
+
+from __future__ import annotations
+
+import math
+import random
+from asyncio import get_running_loop
+from collections.abc import Callable, Sequence
+from typing import Unpack
+
+from shoal.registry import Registry
+from shoal.selector import Load
+from shoal.selector._cached import CachedSelector, Settings
+from shoal.selector._health import DECAY
+
+
+def p2c(service: str, loads: Sequence[Load]) -> Load:
+    """Take two nodes by chance and give the one with less to do: a Strategy for one call."""
+    return better_of_two(loads, random.random)
+
+
+class P2cSelector(CachedSelector):
+    """Takes two nodes by chance and gives the one where a call is likely over first.
+
+    What counts is the smoothed latency times the calls in flight. The latency fades while a node
+    gets no calls, so a node that was slow is tried again, the later the slower it was.
+    """
+
+    def __init__(self, registry: Registry, **settings: Unpack[Settings]) -> None:
+        super().__init__(registry, self._choose, **settings)
+
+    def _choose(self, service: str, loads: Sequence[Load]) -> Load:
+        return better_of_two(loads, self._rng.random)
+
+
+def better_of_two(loads: Sequence[Load], chance: Callable[[], float]) -> Load:
+    """Return the better of two loads that `chance` (numbers in [0, 1)) points to."""
+    count = len(loads)
+    if count == 1:
+        return loads[0]
+    first = int(chance() * count)
+    second = int(chance() * (count - 1))
+    a = loads[first]
+    b = loads[second + 1 if second >= first else second]
+    cost_a, cost_b = a.latency, b.latency
+    if cost_a and cost_b:
+        now = get_running_loop().time()
+        cost_a *= (a.in_flight + 1) * math.exp((a.marked - now) / DECAY)
+        cost_b *= (b.in_flight + 1) * math.exp((b.marked - now) / DECAY)
+        return a if cost_a <= cost_b else b
+    # Of one that was never called, one answer is awaited before it gets more than its share.
+    if not cost_a and not a.in_flight:
+        return a
+    if not cost_b and not b.in_flight:
+        return b
+    return a if a.in_flight <= b.in_flight else b
