@@ -81,9 +81,10 @@ class Options:
     network: str = ""
     network_address: str = ""
 
-    server_concurrency: int = 1000
+    server_concurrency: int = 10_000
     server_threads: int = 32
-    server_grace: float = 20.0  # below the 30 s that Kubernetes gives before it kills
+    server_linger: float = 0.0
+    server_grace: float = 10.0
     max_message_size: int = 4 * 1024 * 1024
     tls: Tls | None = None
     log_level: str = "info"
