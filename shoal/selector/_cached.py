@@ -8,7 +8,7 @@ import random
 from asyncio import get_running_loop
 from collections.abc import Coroutine, Sequence
 from contextvars import Context
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
 from shoal import context
 from shoal.errors import ServiceNotFound, Timeout, Unavailable
@@ -65,7 +65,7 @@ class CachedSelector(Selector):
     event loop until it is closed.
     """
 
-    policy: ClassVar[Policy] = Policy()
+    policy = Policy()
 
     def __init__(
         self,

@@ -11,19 +11,18 @@ from shoal.errors import ConnectionClosed, Timeout, Unavailable
 from shoal.selector import Load
 
 DECAY = 10.0  # seconds after which a latency counts for 1/e; what Finagle's peak EWMA takes
-INSTANT = 1e-9  # stands for an elapsed time of 0, since latency 0 means "never measured"
 OFFERS = 0.05  # seconds between two looks at which nodes that are out may be tried again
 
 
 def unreachable(error: Exception) -> bool:
     """Whether an error says that the node itself could not be reached or went away.
 
-    An Unavailable that a handler raised came over a connection that works; it bears the id of
-    whoever reported it, while a transport's has its own or none.
+    An Unavailable that a handler raised came over a connection that works: it is not `unsent`,
+    and bears the id of whoever reported it.
     """
     if isinstance(error, ConnectionClosed):
         return True
-    return isinstance(error, Unavailable) and error.id in ("", "shoal.transport")
+    return isinstance(error, Unavailable) and (error.unsent or not error.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +86,8 @@ class Health:
         if error is None:
             latency = load.latency
             if elapsed >= latency:
-                load.latency = elapsed or INSTANT
-            else:  # it rises at once and falls slowly
+                load.latency = elapsed
+            elif elapsed:  # it rises at once and falls slowly; 0 was not measured (a stream)
                 weight = math.exp((load.marked - now) / DECAY)
                 load.latency = elapsed + (latency - elapsed) * weight
             if load.errors or self.out:
