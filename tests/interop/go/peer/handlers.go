@@ -58,7 +58,8 @@ type MetaReply struct {
 }
 
 type CountRequest struct {
-	N int `json:"n"`
+	N     int  `json:"n"`
+	Burst bool `json:"burst"`
 }
 
 type CountReply struct {
@@ -117,7 +118,11 @@ func (g *Greeter[S]) Meta(ctx context.Context, request *Empty, reply *MetaReply)
 	return nil
 }
 
-// Count streams as many items as its one request asks for.
+// pause keeps the items of a stream apart: Go Micro's servers queue an item without copying it and reuse its
+// memory for the next, so that of several sent at once all may carry the last one's bytes.
+const pause = 5 * time.Millisecond
+
+// Count streams as many items as its one request asks for; in a burst items overwrite each other, see pause.
 func (g *Greeter[S]) Count(ctx context.Context, stream S) error {
 	var request CountRequest
 	if err := stream.Recv(&request); err != nil {
@@ -127,6 +132,9 @@ func (g *Greeter[S]) Count(ctx context.Context, stream S) error {
 		if err := stream.Send(&CountReply{I: i}); err != nil {
 			Say(map[string]any{"event": "unsent", "endpoint": "Greeter.Count", "text": err.Error()})
 			return err
+		}
+		if !request.Burst {
+			time.Sleep(pause)
 		}
 	}
 	return nil
@@ -146,6 +154,7 @@ func (g *Greeter[S]) Chat(ctx context.Context, stream S) error {
 		if err := stream.Send(&HelloReply{Greeting: "Hello " + request.Name}); err != nil {
 			return err
 		}
+		time.Sleep(pause)
 	}
 }
 
@@ -188,6 +197,7 @@ func (g *Greeter[S]) Abort(ctx context.Context, stream S) error {
 	if err := stream.Send(&CountReply{}); err != nil {
 		return err
 	}
+	time.Sleep(10 * pause) // the item is sent by another goroutine
 	if request.Exit {
 		os.Exit(1)
 	}
@@ -215,6 +225,7 @@ func (p *Proto[S]) Count(ctx context.Context, stream S) error {
 		if err := stream.Send(&greeterpb.CountReply{I: i}); err != nil {
 			return err
 		}
+		time.Sleep(pause)
 	}
 	return nil
 }

@@ -357,7 +357,11 @@ func stream(engine Engine, o Options) error {
 	ended := make(chan struct{})
 	finish := func() { closed.Do(func() { close(ended); _ = s.Close() }) }
 	defer finish()
-	go sendAll(s, o)
+	if o.SendEvery > 0 {
+		go sendAll(s, o)
+	} else { // as generated code does; v1 cannot send while it waits for an item
+		sendAll(s, o)
+	}
 	received := 0
 	for {
 		if received == o.AbortAfter {
