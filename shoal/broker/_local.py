@@ -36,6 +36,10 @@ class Limits:
     grace: float = 30.0
     """Seconds that unsubscribing waits for deliveries that run, before it cancels them."""
 
+    def __post_init__(self) -> None:
+        if self.unread < 1 or self.concurrency < 1:
+            raise ValueError("a broker needs room for an event and one delivery at a time")
+
 
 class Line:
     """Events that wait for one subscription, or for the first free one of a queue."""
@@ -58,29 +62,27 @@ class Line:
         return f"Line({self.topic!r}, {self.queue!r}, {len(self.events)} events)"
 
     def offer(self, message: Message) -> bool:
-        """Take an event if there is room now; one for which nobody is left is forgotten."""
-        if not self.members:
-            return True
-        if self._waiting or len(self.events) >= self.limits.unread:
+        """Take an event if there is room now, and somebody."""
+        if not self.members or self._waiting or len(self.events) >= self.limits.unread:
             return False
         self._add(message)
         return True
 
-    async def put(self, message: Message) -> None:
-        """Take an event, waiting for room.
+    async def put(self, message: Message) -> bool:
+        """Take an event, waiting for room; returns False if everybody left meanwhile.
 
         Raises Unavailable when the subscriber makes no room in time.
         """
-        if self.offer(message):
-            return
-        room = self._loop.create_future()
+        if self.offer(message) or not self.members:
+            return bool(self.members)
+        room: asyncio.Future[bool] = self._loop.create_future()
         self._waiting[room] = message
         try:
             async with asyncio.timeout(self.limits.timeout):
-                await room
+                return await room
         except TimeoutError:
             if room.done() and not room.cancelled():
-                return  # in the last moment
+                return room.result()  # in the last moment
             raise Unavailable(
                 f"a subscriber of {self.topic!r} has {len(self.events)} events waiting and made no "
                 f"room for another within {self.limits.timeout:g} s",
@@ -227,14 +229,15 @@ class Subscribers:
         """Return the lines of a topic."""
         return self._topics.get(topic, ())
 
-    def add(self, topic: str, deliver: Deliver, queue: str) -> LocalSubscription:
-        """Start a subscription."""
+    def line(self, topic: str, queue: str) -> Line:
+        """Return the line a new subscription takes events from."""
         lines = self._topics.get(topic, [])
-        line = next((line for line in lines if queue and line.queue == queue), None)
-        if line is None:
-            line = Line(topic, queue, self.limits, self._remove)
-            self._topics[topic] = [*lines, line]  # a new list: a publisher may be in the old one
-        return LocalSubscription(line, deliver)
+        for line in lines:
+            if queue and line.queue == queue:
+                return line
+        line = Line(topic, queue, self.limits, self._remove)
+        self._topics[topic] = [*lines, line]  # a new list: a publisher may be in the old one
+        return line
 
     def _remove(self, line: Line) -> None:
         left = [other for other in self._topics.get(line.topic, ()) if other is not line]
@@ -243,19 +246,32 @@ class Subscribers:
         else:
             self._topics.pop(line.topic, None)
 
-    def all(self) -> list[LocalSubscription]:
+    def subscriptions(self) -> list[LocalSubscription]:
         """Return every subscription."""
         return [m for lines in self._topics.values() for line in lines for m in line.members]
 
 
-async def put(lines: Iterable[Line], message: Message) -> None:
-    """Give each line its own copy of an event: at once where there is room, then to the others."""
-    full: list[Line] | None = None
+async def put(lines: Iterable[Line], message: Message) -> bool:
+    """Give each line its own copy of an event: at once where there is room, then to the others.
+
+    Returns whether any took it. Raises Unavailable when one made no room in time.
+    """
+    taken = False
+    full: list[Line] = []
     for line in lines:
-        if not line.offer(Message(message.headers(), message.body)):
-            full = [*(full or ()), line]
-    for line in full or ():
-        await line.put(Message(message.headers(), message.body))
+        if line.offer(Message(message.headers(), message.body)):
+            taken = True
+        elif line.members:
+            full.append(line)
+    if not full:
+        return taken
+    waits = [line.put(Message(message.headers(), message.body)) for line in full]
+    # All at the same time, so that one that is stuck keeps nothing from the others.
+    for result in await asyncio.gather(*waits, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        taken = taken or result
+    return taken
 
 
 def check_topic(topic: str, queue: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from shoal.broker import Broker, Deliver, Subscription
-from shoal.broker._local import Limits, Subscribers, check_topic, put
+from shoal.broker._local import Limits, LocalSubscription, Subscribers, check_topic, put
 from shoal.message import Message
 
 
@@ -42,7 +42,7 @@ class MemoryBroker(Broker):
     async def disconnect(self) -> None:
         """End all subscriptions, of every service that was given this object."""
         self.address = ""
-        await asyncio.gather(*(one.unsubscribe() for one in self._subscribers.all()))
+        await asyncio.gather(*(one.unsubscribe() for one in self._subscribers.subscriptions()))
 
     async def publish(self, topic: str, message: Message) -> None:
         check_topic(topic)
@@ -52,4 +52,4 @@ class MemoryBroker(Broker):
     async def subscribe(self, topic: str, deliver: Deliver, *, queue: str = "") -> Subscription:
         check_topic(topic, queue)
         self.address = "memory"
-        return self._subscribers.add(topic, deliver, queue)
+        return LocalSubscription(self._subscribers.line(topic, queue), deliver)

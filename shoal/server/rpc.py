@@ -19,10 +19,10 @@ from shoal.errors import Error
 from shoal.message import Header, Message
 from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Endpoint, Node, Record, Registry
+from shoal.registry._advertise import advertised
+from shoal.registry._registration import Registration
 from shoal.server import Server
-from shoal.server._advertise import advertised
 from shoal.server._connection import Connection
-from shoal.server._registration import Registration
 from shoal.server._settings import ServerSettings
 from shoal.server._subscriber import Subscriber
 from shoal.transport import Listener, Socket, Transport

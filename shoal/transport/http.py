@@ -50,9 +50,7 @@ class HttpTransport(Transport):
         try:
             async with asyncio.timeout(self._dial_timeout):
                 _, socket = await asyncio.get_running_loop().create_connection(
-                    lambda: ClientSocket(
-                        address, self._buffer, self._max_message, self._read_timeout
-                    ),
+                    lambda: self._dialled(address),
                     host or "localhost",
                     ports[0],
                     ssl=self._client_ssl,
@@ -76,9 +74,7 @@ class HttpTransport(Transport):
                 await listener.open(
                     host,
                     port,
-                    lambda: ServerSocket(
-                        listener.sockets.add, self._buffer, self._max_message, self._read_timeout
-                    ),
+                    lambda: self._accepted(listener.sockets.add),
                     context,
                 )
                 return listener
@@ -87,6 +83,14 @@ class HttpTransport(Transport):
         if reason.errno == errno.EADDRINUSE:
             raise Unavailable(f"cannot listen at {address}: it is taken already", id=ID)
         raise Unavailable(f"cannot listen at {address}: {reason.strerror or reason}", id=ID)
+
+    # What else speaks HTTP over these connections, the broker, has its own kinds of sockets.
+
+    def _dialled(self, address: str) -> ClientSocket:
+        return ClientSocket(address, self._buffer, self._max_message, self._read_timeout)
+
+    def _accepted(self, accepted: Callable[[ServerSocket], None]) -> ServerSocket:
+        return ServerSocket(accepted, self._buffer, self._max_message, self._read_timeout)
 
 
 class _HttpListener(Listener):

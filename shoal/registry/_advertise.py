@@ -1,4 +1,4 @@
-"""Module _advertise finds the address under which others can reach this server."""
+"""Module _advertise finds the address under which others can reach a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Module _registration keeps a server's record in the registry for as long as it serves."""
+"""Module _registration keeps a record in the registry for as long as its owner serves."""
 
 from __future__ import annotations
 
