@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 _DATAGRAM = 65_507  # bytes of data in the largest one IPv4 has
 _RESOLVE_TIMEOUT = 5.0
 
+# Seconds; how often and how fast is Go Micro's: v6, internal/util/mdns/server.go, probe().
+_PROBE_PAUSE = 0.25
+_PAUSES = (1.0, 2.0, 0.0)
+
 
 class PublishedNode:
     """Announces a node when it comes, and says goodbye when it is withdrawn or its time is over."""
@@ -108,13 +112,12 @@ async def instance_of(record: Record, node: Node, domain: str) -> zone.Instance:
 
 
 def _announcements(instance: zone.Instance, *, probe: bool) -> Iterator[tuple[bytes, float]]:
-    # Number and pauses are Go Micro's: v6, internal/util/mdns/server.go, probe().
     if probe:
         question = _dns.encode(instance.probe(), compress=False)
         for _ in range(3):
-            yield question, random.uniform(0, 0.25)
+            yield question, random.uniform(0, _PROBE_PAUSE)
     announcement = _dns.encode(instance.announcement(), compress=False)
-    for pause in (1.0, 2.0, 0.0):
+    for pause in _PAUSES:
         yield announcement, pause
 
 

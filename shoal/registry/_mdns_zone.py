@@ -194,8 +194,9 @@ def read_entries(message: Message, domain: str) -> Iterator[Entry | BadRequest]:
             hosts[resource.name] = IPv4Address(data)
         elif resource.type == _dns.AAAA and isinstance(data, bytes) and len(data) == 16:
             hosts.setdefault(resource.name, IPv6Address(data))
-    for resource in resources:
-        target, name = resource.data, resource.name
+    services = {resource.name: resource for resource in resources if resource.type == _dns.SRV}
+    for name, resource in services.items():
+        target = resource.data
         if not isinstance(target, _dns.Service) or name[-len(below) :] != below:
             continue
         ip, txt = hosts.get(target.target), texts.get(name)
