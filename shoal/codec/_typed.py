@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable
+from types import NoneType
 from typing import Any, TypeVar
 
 import msgspec
@@ -51,7 +52,7 @@ class Typed(Codec):
 
     def _remember(self, hint: Any) -> Callable[[bytes], Any]:
         try:
-            decode = self._decoder(hint)
+            decode = _ignore if hint in (None, NoneType) else self._decoder(hint)
         except Exception as error:  # msgspec evaluates the type hints of a class here
             raise self._unsupported(hint, error) from error
         try:
@@ -86,6 +87,10 @@ class Typed(Codec):
     def _refused(self, message: object, error: Exception) -> InternalServerError:
         name = type(message).__name__
         return InternalServerError(f"{name} cannot be sent as {self.content_type}: {error}")
+
+
+def _ignore(data: bytes) -> None:
+    """Whoever hints None wants nothing; Go Micro's handlers always reply an object."""
 
 
 def _complaint(name: str, error: Exception) -> str:
