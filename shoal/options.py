@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 from shoal import _settings
 from shoal._settings import BY_NAME, IGNORED, PROFILES, SETTINGS, Setting, redact
@@ -40,6 +40,45 @@ class OptionsError(Exception):
 
 class Asked(Exception):
     """`--help` or `--version` was given; the text is what to print, and nothing went wrong."""
+
+
+class Settings(TypedDict, total=False):
+    """The fields of Options as keyword arguments; a test holds the two together."""
+
+    version: str
+    id: str
+    address: str
+    advertise: str
+    metadata: Mapping[str, str]
+    register_ttl: float
+    register_interval: float
+    registry: str | Registry
+    registry_address: str
+    transport: str | Transport
+    transport_address: str
+    broker: str | Broker
+    broker_address: str
+    selector: str | Selector
+    client: str | Client
+    server: str | Server
+    profile: str
+    nats_address: str
+    middleware: Sequence[Middleware]
+    client_request_timeout: float
+    client_retries: int
+    client_pool_size: int
+    client_pool_ttl: float
+    proxy: str
+    proxy_address: str
+    network: str
+    network_address: str
+    server_concurrency: int
+    server_threads: int
+    server_linger: float
+    server_grace: float
+    max_message_size: int
+    tls: Tls | None
+    log_level: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -261,6 +300,11 @@ def parse_or_exit(
     except OptionsError as error:
         sys.stderr.write(f"{options.name or 'service'}: {error}\n")
         raise SystemExit(2) from None
+
+
+def read_environment(options: Options) -> Options:
+    """Return options overlaid with the environment of this process; raises OptionsError."""
+    return options.read([], os.environ)
 
 
 def _values(texts: Mapping[str, str], source: Callable[[Setting], str]) -> dict[str, Any]:

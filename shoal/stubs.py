@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar, Unpack, cast
 
 from shoal.client import CallOptions, Client, Request, Stream
-from shoal.endpoint import Method, methods
+from shoal.endpoints import Method, methods
 from shoal.errors import ConnectionClosed
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def _caller(
 ) -> Callable[..., Any]:
     reply = type(None) if method.reply is None else method.reply
     if method.mark.idempotent:
-        options = {"idempotent": True, **options}  # type: ignore[misc]  # a TypedDict's own keys
+        options = {"idempotent": True, **options}
 
     def request(message: Any) -> Request[Any]:
         return Request(service, method.name, message, reply)

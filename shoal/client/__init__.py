@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack
 from shoal.selector import Filter, Strategy
 
 Reply = TypeVar("Reply")
+ReplyOut = TypeVar("ReplyOut", covariant=True)
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class CallOptions(TypedDict, total=False):
     """The handler may run twice: attempts that failed midway are repeated on another node."""
 
 
-class Stream(Protocol[Reply]):
+class Stream(Protocol[ReplyOut]):
     """An open stream: send items, iterate over replies."""
 
     @abstractmethod
@@ -52,7 +53,7 @@ class Stream(Protocol[Reply]):
         """Send one item. Raises ConnectionClosed when the stream has ended."""
 
     @abstractmethod
-    async def recv(self) -> Reply:
+    async def recv(self) -> ReplyOut:
         """Return the next reply.
 
         Raises EndOfStream after the last one, and the error the handler raised.
@@ -67,7 +68,7 @@ class Stream(Protocol[Reply]):
         """End the stream now, which cancels its handler; who receives gets ConnectionClosed."""
 
     @abstractmethod
-    def __aiter__(self) -> AsyncIterator[Reply]:
+    def __aiter__(self) -> AsyncIterator[ReplyOut]:
         """Iterate over the replies until the handler ends the stream."""
 
 

@@ -20,7 +20,7 @@ class Budget:
     def earn(self) -> None:
         """Count a call."""
         saved = self._saved + self._ratio
-        self._saved = saved if saved < self._reserve else self._reserve
+        self._saved = min(self._reserve, saved)
 
     def spend(self) -> bool:
         """Take one repeated attempt; False if none is left."""

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import uuid
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
@@ -32,6 +32,8 @@ from shoal.registry import Node
 from shoal.selector import Next, Selector
 from shoal.transport import Socket, Transport
 
+Mark = Callable[[str, Node, "Exception | None", float], None]
+
 ATTEMPTS = 4  # nodes to try while none of them got to see the request
 BACKOFF = 0.05  # seconds before the second repetition, doubled for each further one
 
@@ -41,6 +43,7 @@ class RpcClient(Client):
 
     `timeout` is the limit of a call in seconds; `retries` are further attempts for idempotent
     calls; the pool keeps up to `pool_size` idle connections per address for `pool_ttl` seconds.
+    With a `route`, a service and an address, all calls go there, to a proxy that passes them on.
     """
 
     def __init__(
@@ -55,12 +58,14 @@ class RpcClient(Client):
         retries: int = 1,
         pool_size: int = 100,
         pool_ttl: float = 60.0,
+        route: tuple[str, str] = ("", ""),
     ) -> None:
         self._selector = selector
         self._broker = broker
         self._codecs = codecs
         self._timeout = timeout
         self._retries = retries
+        self._route_service, self._route_address = route
         self._pool = Pool(transport, size=pool_size, ttl=pool_ttl)
         self._budget = Budget()
         self._ids = itertools.count()
@@ -121,23 +126,23 @@ class RpcClient(Client):
         """Send the request to one node, and to others as long as that is safe."""
         request = attempts.request
         self._budget.earn()
-        choose, mark = await self._chooser(request.service, attempts.options)
+        service, choose, mark = await self._chooser(request.service, attempts.options)
         while True:
             node = attempts.node = choose(attempts.tried)
             begun = loop.time()
             try:
                 reply = await self._exchange(node, attempts, attempts.when - begun)
             except Error as error:
-                mark(request.service, node, error, loop.time() - begun)
+                mark(service, node, error, loop.time() - begun)
                 if not self._again(attempts, error):
                     raise
             except BaseException as error:
                 # The caller gave up, or the time is over: only the latter says anything of a node.
                 late = Timeout(str(error), id=wire.CLIENT) if limit.expired else None
-                mark(request.service, node, late, loop.time() - begun)
+                mark(service, node, late, loop.time() - begun)
                 raise
             else:
-                mark(request.service, node, None, loop.time() - begun)
+                mark(service, node, None, loop.time() - begun)
                 return reply
             attempts.tried.append(node.id)
             if len(attempts.tried) > 1:
@@ -206,17 +211,18 @@ class RpcClient(Client):
                 self._headers[key] = found
         return found
 
-    async def _chooser(self, service: str, options: CallOptions) -> tuple[Next, Any]:
-        addresses = options.get("address")
+    async def _chooser(self, service: str, options: CallOptions) -> tuple[str, Next, Mark]:
+        addresses = options.get("address") or self._route_address
+        service = self._route_service or service
         if addresses:
             nodes = [addresses] if isinstance(addresses, str) else addresses
-            return _Given(nodes), _mark_nothing
+            return service, _Given(nodes), _mark_nothing
         if not options:
-            return await self._selector.select(service), self._selector.mark
+            return service, await self._selector.select(service), self._selector.mark
         choose = await self._selector.select(
             service, filters=options.get("filters", ()), strategy=options.get("strategy")
         )
-        return choose, self._selector.mark
+        return service, choose, self._selector.mark
 
     def _bound(self) -> tuple[asyncio.AbstractEventLoop, Deadlines]:
         loop = asyncio.get_running_loop()
@@ -261,22 +267,22 @@ class RpcClient(Client):
     async def _run_open(self, call: Call) -> Any:
         assert isinstance(call, _Outgoing)
         call.request = request = replace(call.request, message=call.message)
-        choose, mark = await self._chooser(request.service, call.options)
+        service, choose, mark = await self._chooser(request.service, call.options)
         tried: list[str] = []
         while True:
             node = choose(tried)
             try:
                 stream = await self._open_on(node, call)
             except Error as error:
-                mark(request.service, node, error, 0.0)
+                mark(service, node, error, 0.0)
                 if not error.unsent or node.id in tried or not self._budget.spend():
                     raise
                 tried.append(node.id)
             except BaseException:
-                mark(request.service, node, None, 0.0)
+                mark(service, node, None, 0.0)
                 raise
             else:
-                mark(request.service, node, None, 0.0)
+                mark(service, node, None, 0.0)
                 return stream
 
     async def _open_on(self, node: Node, call: _Outgoing) -> RpcStream[Any]:

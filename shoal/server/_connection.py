@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from shoal import context, wire
-from shoal.endpoint import Method
+from shoal.endpoints import Method
 from shoal.errors import BadRequest, ConnectionClosed, Error, NotFound, TooManyRequests, Unavailable
 from shoal.message import Message
 from shoal.server._incoming import Incoming, late, unexpected
@@ -87,6 +88,7 @@ class Connection:
             self._ended = header.get("Micro-Stream", "")
             return server.failed(header, error)
         server.running += 1
+        started = server.loop.time()
         try:
             if not incoming.method.streams:
                 return await self._unary(incoming)
@@ -94,6 +96,8 @@ class Connection:
             return await self._stream.run()
         finally:
             server.running -= 1
+            seconds = server.loop.time() - started
+            server.spans.append((incoming.method.name, header, time.time(), seconds))
             self._ended = header.get("Micro-Stream", "")
             self._stream = None
             if server.idle is not None:

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 
 from shoal.codec import Codec
-from shoal.endpoint import Method
+from shoal.endpoints import Method
 from shoal.errors import Error, InternalServerError, Timeout
 
 logger = logging.getLogger(__name__)

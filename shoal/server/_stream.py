@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from shoal import context, wire
-from shoal.errors import BadRequest, ConnectionClosed, Error
+from shoal.errors import BadRequest, ConnectionClosed, Error, from_wire
 from shoal.message import Message
 from shoal.server._incoming import Incoming, late, unexpected
 from shoal.transport import Socket
@@ -119,7 +119,7 @@ class ServerStream:
             self._ended = True
             raise StopAsyncIteration
         if text:
-            raise wire.from_wire(text)
+            raise from_wire(text)
         body = message.body
         functions = wire.envelope(self._incoming.codec)
         if functions is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal import context, schema, wire
-from shoal.endpoint import subscriber_type
+from shoal.endpoints import subscriber_type
 from shoal.message import Message
 from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Endpoint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from shoal import wire
 from shoal.broker import Broker, Subscription
 from shoal.codec import Codec
 from shoal.deadlines import Deadlines
-from shoal.endpoint import Method, methods
-from shoal.errors import Error
+from shoal.endpoints import Method, methods
+from shoal.errors import Error, to_wire
 from shoal.message import Header, Message
 from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Endpoint, Node, Record, Registry
@@ -23,6 +24,7 @@ from shoal.registry._advertise import advertised
 from shoal.registry._registration import Registration
 from shoal.server import Server
 from shoal.server._connection import Connection
+from shoal.server._debug import SPANS, Debug
 from shoal.server._settings import ServerSettings
 from shoal.server._subscriber import Subscriber
 from shoal.transport import Listener, Socket, Transport
@@ -57,6 +59,8 @@ class RpcServer(Server):
         self.requests = 0
         self.errors = 0
         self.refusing = False
+        self.spans: deque[tuple[str, dict[str, str], float, float]] = deque(maxlen=SPANS)
+        """Name, header, Unix time of the end and seconds of the last requests."""
         self.idle: Callable[[], None] | None = None
         self.loop: asyncio.AbstractEventLoop
         self.deadlines: Deadlines
@@ -71,6 +75,8 @@ class RpcServer(Server):
         self._registration: Registration | None = None
         self._subscriptions: list[Subscription] = []
         self._threads: ThreadPoolExecutor | None = None
+        self._debug = Debug(self)
+        self.add(self._debug)
 
     def __repr__(self) -> str:
         return f"RpcServer({self.name!r} at {self.address or 'no address'}, {self.running} running)"
@@ -107,6 +113,7 @@ class RpcServer(Server):
         self.refusing = False
         self._threads = ThreadPoolExecutor(self.settings.threads, f"shoal-{self.name}")
         try:
+            self._debug._start()
             self._listener = await self._transport.listen(self.settings.address, self._accept)
             self.address = self._listener.address
             self.record = self._describe()
@@ -147,6 +154,7 @@ class RpcServer(Server):
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
         self.address = ""
+        self._debug._stop()
 
     async def _finish(self) -> None:
         """Wait for the calls that run, for the grace time at most."""
@@ -202,9 +210,7 @@ class RpcServer(Server):
         functions = wire.envelope(codec) if codec else None
         if functions is None:
             return wire.error_reply(header, error)
-        return wire.error_reply(
-            header, error, functions.pack_response("", wire.to_wire(error), b"")
-        )
+        return wire.error_reply(header, error, functions.pack_response("", to_wire(error), b""))
 
     async def run(self, method: Method, request: Any, header: dict[str, str]) -> Any:
         """Run a method inside the middleware and return its reply, or the iterator of replies."""

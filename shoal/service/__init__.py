@@ -1,1 +1,195 @@
-"""Package service is where the other seven interfaces meet."""
+"""Package service is where the other seven interfaces meet: one object a program is made of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from shoal.broker import Broker
+from shoal.client import Client
+from shoal.options import Options, Settings, parse_or_exit, read_environment
+from shoal.plugins import PluginError
+from shoal.registry import Registry
+from shoal.selector import Selector
+from shoal.server import Server
+from shoal.service._parts import Parts, build
+from shoal.service._run import run_until_signal
+from shoal.transport import Transport
+
+logger = logging.getLogger("shoal.service")
+
+
+class Service:
+    """A named service: handlers and subscribers it serves, and a client to call others.
+
+    Settings are the fields of Options. Plugins are given by name (`registry="etcd"`), with an
+    address (`broker="nats://10.0.0.2:4222"`) or as an object; an object is its giver's to close.
+    """
+
+    def __init__(self, name: str = "", **settings: Unpack[Settings]) -> None:
+        self.options = Options(name=name, **settings)
+        self._made: Parts | None = None
+        self._running = False
+
+    def __repr__(self) -> str:
+        state = "running" if self._running else "stopped"
+        return f"Service({self.options.name!r}, {state})"
+
+    def init(self, argv: Sequence[str] | None = None) -> None:
+        """Read the environment (`MICRO_*`) and then the command line over what the code says.
+
+        It comes before anything else. Exits with code 2 and a sentence for a value nobody can
+        use, and with 0 after `--help` and `--version`.
+        """
+        if self._made is not None:
+            raise RuntimeError("init() comes before handle(), subscribe() and client")
+        self.options = parse_or_exit(self.options, argv)
+
+    def handle(self, handler: object, *, contract: Callable[..., Any] | None = None) -> None:
+        """Serve every public method of an object whose hints make it an endpoint.
+
+        With `contract` only the methods of that class are served, under its name. Raises
+        TypeError naming the method whose hints cannot be used.
+        """
+        self.server.handle(handler, contract=contract)
+
+    def subscribe(self, topic: str, handler: Callable[..., Any], *, queue: str = "") -> None:
+        """Run a function for every event of a topic, decoded into the type it hints.
+
+        With a queue the events are shared among all subscribers that name it.
+        """
+        self.server.subscribe(topic, handler, queue=queue)
+
+    @property
+    def client(self) -> Client:
+        """The client to call other services and publish events with."""
+        return self._parts.client
+
+    @property
+    def server(self) -> Server:
+        """The server that runs handlers and subscribers."""
+        return self._parts.server
+
+    @property
+    def registry(self) -> Registry:
+        """The registry this service is registered in and finds others by."""
+        return self._parts.registry
+
+    @property
+    def selector(self) -> Selector:
+        """The selector the client chooses nodes with."""
+        return self._parts.selector
+
+    @property
+    def transport(self) -> Transport:
+        """The transport that calls and requests travel on."""
+        return self._parts.transport
+
+    @property
+    def broker(self) -> Broker:
+        """The broker events travel through."""
+        return self._parts.broker
+
+    @property
+    def _parts(self) -> Parts:
+        if self._made is None:
+            self._made = build(self.options)
+        return self._made
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM, then stop in order; a second signal stops at once.
+
+        Sets up logging to stderr if the program has not. Exits with code 1 and a sentence when
+        the service cannot start.
+        """
+        run_until_signal(self, self.options)
+
+    async def __aenter__(self) -> Self:
+        """Start: listen, connect the broker, register. Raises what the parts raise."""
+        if self._running:
+            raise RuntimeError(f"{self.options.name} is running already")
+        parts = self._parts
+        try:
+            await parts.server.start()
+        except BaseException:
+            await parts.close()
+            raise
+        self._running = True
+        self._tell(parts)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Deregister, finish what runs, stop and close what this service made."""
+        self._running = False
+        await self._parts.server.stop()
+        await self._parts.close()
+
+    def _tell(self, parts: Parts) -> None:
+        names = {part: self.options.plugin(part)[0] for part in ("transport", "broker", "registry")}
+        logger.info("Transport [%s] listening on %s", names["transport"], parts.server.address)
+        if parts.broker.address:
+            logger.info("Broker [%s] connected to %s", names["broker"], parts.broker.address)
+        record = getattr(parts.server, "record", None)
+        if record is not None:
+            for node in record.nodes:
+                logger.info("Registry [%s] registered node %s", names["registry"], node.id)
+                logger.info(
+                    "Others reach it at %s (%s)", node.address, getattr(parts.server, "rule", "")
+                )
+
+
+class Group:
+    """Several services in one process: started in order, stopped in the opposite one."""
+
+    def __init__(self, *services: Service) -> None:
+        self.services = services
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"Group({', '.join(repr(service) for service in self.services)})"
+
+    def run(self) -> None:
+        """Serve all of them until SIGINT or SIGTERM, as `Service.run` does."""
+        options = self.services[0].options if self.services else Options()
+        run_until_signal(self, options)
+
+    async def __aenter__(self) -> Self:
+        """Start all; if one cannot, those before it are stopped again."""
+        async with AsyncExitStack() as stack:
+            for service in self.services:
+                await stack.enter_async_context(service)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop all."""
+        await self._stack.aclose()
+
+
+@asynccontextmanager
+async def connect(**settings: Unpack[Settings]) -> AsyncIterator[Client]:
+    """Give a client without a server for the block, for scripts.
+
+    The environment (`MICRO_*`) goes over the settings, as it does for a service.
+    """
+    parts = build(read_environment(Options(**settings)))
+    try:
+        yield parts.client
+    finally:
+        await parts.close()
+
+
+__all__ = ["Group", "PluginError", "Service", "connect"]

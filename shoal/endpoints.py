@@ -1,4 +1,4 @@
-"""Package endpoint sees a handler's methods through their type hints."""
+"""Package endpoints sees a handler's methods through their type hints."""
 
 from __future__ import annotations
 
