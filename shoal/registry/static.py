@@ -25,7 +25,8 @@ _Nodes = dict[tuple[str, str, str], Record]  # by name, version and id, each wit
 class StaticRegistry(Registry):
     """Knows the nodes of a list: `greeter=127.0.0.1:9000,127.0.0.1:9001; mail=[::1]:9100`.
 
-    A file may have one pair a line, or be a JSON list of records as Go Micro writes them; what
+    A file may have one pair a line, or be a JSON list of records as Go Micro writes them; nodes
+    without metadata are taken for ones that speak Go Micro's protocol over HTTP. What
     changes in it is seen by the next `get`, and by watches within `interval` seconds. A file that
     cannot be read any more leaves the nodes as they were, with a warning.
 
@@ -145,7 +146,7 @@ def _pair(pair: str) -> Record:
 def _index(records: Iterable[Record]) -> _Nodes:
     return {
         (record.name, record.version, node.id): replace(
-            record, nodes=(replace(node, metadata={**_METADATA, **node.metadata}),)
+            record, nodes=(replace(node, metadata=node.metadata or _METADATA),)
         )
         for record in records
         for node in record.nodes

@@ -76,8 +76,8 @@ async def peer(
 
     def receive(multicast: Multicast, data: bytes, address: Address) -> None:
         message = _dns.decode(data)
-        names = [*message.questions, *message.answers]
-        if any(name.name[-1:] == (domain,) for name in names):
+        names = [part.name for part in (message.questions or message.answers)]
+        if any(name[-1:] == (domain,) for name in names):
             heard.append(message)
             if not message.flags & _dns.RESPONSE:
                 for reply in answer(message):

@@ -294,7 +294,8 @@ class RegistryConformance:
             record = make_record(unique())
             async with self._watching(other, record.name) as watch:
                 await self.publish(one, record, ttl=self.ttl)
-                if self.ttl is None:
+                if self.ttl is None:  # then it goes another way
+                    await watch.first(lambda change: change.action != "delete")
                     await self.withdraw(one, record)
                 change = await watch.first(lambda change: change.action == "delete")
                 assert [node.id for node in change.record.nodes] == ["a"]
