@@ -1,0 +1,59 @@
+# Each target does its own set-up: a virtual environment, the packages, the Go peers.
+#   make demo    start a service and call it by name
+#   make test    the whole test suite, with Go Micro as the peer where Go is present
+#   make check   format, lint, types, import rules, documentation, speed against a bare probe
+#   make bench   compare the speed with other frameworks
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TESTS ?= tests
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: demo test check format bench clean
+
+$(VENV)/made:
+	@echo "--- a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit("Shoal needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made pyproject.toml
+	@echo "--- installing shoal"
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/developed: $(VENV)/installed
+	@echo "--- installing what tests and checks need"
+	@$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
+	@touch $@
+
+demo: $(VENV)/installed
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/developed
+	@command -v go >/dev/null || echo "--- Go is not here: the tests with Go Micro are left out"
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/developed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_rules.py
+
+format: $(VENV)/developed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/bench: $(VENV)/installed bench/requirements.txt
+	@echo "--- installing the peers to compare with"
+	@$(BIN)/python -m pip install --quiet -r bench/requirements.txt
+	@touch $@
+
+bench: $(VENV)/bench
+	$(BIN)/python -m bench $(BENCH)
+
+clean:
+	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
