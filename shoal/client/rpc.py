@@ -392,9 +392,8 @@ class _Given(Next):
         self._addresses = [*addresses[first:], *addresses[:first]]
 
     def __call__(self, tried: Container[str] = ()) -> Node:
-        for address in self._addresses:
-            if address not in tried:
-                break
+        fresh = (address for address in self._addresses if address not in tried)
+        address = next(fresh, self._addresses[0])
         return Node(address, address, _MUCP)
 
 

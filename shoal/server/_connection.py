@@ -130,23 +130,23 @@ class Connection:
         header, method, codec = incoming.header, incoming.method, incoming.codec
         server = self._server
         timeout = wire.timeout(header)
+        when = None if timeout is None else server.loop.time() + timeout
+        limit = None if when is None else server.deadlines.until(when)
+        context.current.set(context.Context(context.NO_METADATA, when, header))
         try:
             request = None
             if method.request is not None:
                 request = codec.decode(incoming.body, method.request)
-            if timeout is None:
-                context.current.set(context.Context(context.NO_METADATA, None, header))
+            if limit is None:
                 reply = await server.run(method, request, header)
             else:
-                when = server.loop.time() + timeout
-                context.current.set(context.Context(context.NO_METADATA, when, header))
-                with server.deadlines.until(when) as limit:
+                with limit:
                     reply = await server.run(method, request, header)
             body = b"" if method.reply is None else codec.encode(reply)
         except Error as error:
             return server.failed(header, error, codec)
         except TimeoutError as error:
-            if timeout is None or not limit.expired:
+            if timeout is None or limit is None or not limit.expired:
                 return server.failed(header, unexpected(method.name, error), codec)
             return server.failed(header, late(method.name, timeout), codec)
         except Exception as error:

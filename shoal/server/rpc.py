@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -238,8 +239,8 @@ class RpcServer(Server):
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function in the thread pool, with the metadata and deadline of the call."""
-        run = contextvars.copy_context().run
-        return await self.loop.run_in_executor(self._threads, run, function, *arguments)
+        run = functools.partial(contextvars.copy_context().run, function, *arguments)
+        return await self.loop.run_in_executor(self._threads, run)
 
     async def _iterate(self, items: Iterator[Any]) -> AsyncIterator[Any]:
         end = object()
