@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from shoal.errors import BadRequest, Unavailable
 from shoal.registry import Change, Record, Registry, _dns
 from shoal.registry import _mdns_zone as zone
 from shoal.registry._complaints import Complaints
-from shoal.registry._feed import Feed
 from shoal.registry._mdns_lookup import Lookup
 from shoal.registry._mdns_node import PublishedNode, instance_of
 from shoal.registry._mdns_sockets import Address, Multicast
-from shoal.registry._records import checked, copied, merge
+from shoal.registry._mdns_watch import Watch
+from shoal.registry._records import checked, copied, join_address, merge
 
 logger = logging.getLogger(__name__)
 
 _QUESTIONS = 8  # answered of one query
 _UNREAD = 16 << 20  # bytes one watcher may be behind
-_REMEMBERED = 4096  # announcements a watcher knows again: each comes several times
 
 
 class MdnsRegistry(Registry):
@@ -42,7 +39,7 @@ class MdnsRegistry(Registry):
         self._domain = domain
         self._timeout = timeout
         self._nodes: dict[tuple[str, str], PublishedNode] = {}
-        self._watches: set[_Watch] = set()
+        self._watches: set[Watch] = set()
         self._lookups: dict[str, Lookup] = {}
         self._multicast: Multicast | None = None  # open while there are nodes or watches
         self._heard = False
@@ -58,7 +55,8 @@ class MdnsRegistry(Registry):
         try:
             self._open().join()
             for node, instance in zip(record.nodes, found, strict=True):
-                self._publish(replace(record, nodes=(node,)), instance, ttl)
+                heard = replace(node, address=join_address(str(instance.ip), instance.port))
+                self._publish(replace(record, nodes=(heard,), metadata={}), instance, ttl)
         finally:
             self._release()
 
@@ -71,16 +69,17 @@ class MdnsRegistry(Registry):
             zone.dns_name(name, self._domain)
         except BadRequest:
             return []  # nobody can run what cannot be said
-        entries = (await self._ask(name)).entries.values()
-        mine = [node.record for (known, _), node in self._nodes.items() if known == name]
-        return merge(copied(record) for record in [*(entry.record for entry in entries), *mine])
+        lookup = await self._ask(name)
+        found = {key: entry.record for key, entry in lookup.entries.items()}
+        found |= {key: node.record for (known, key), node in self._nodes.items() if known == name}
+        return merge(copied(record) for record in found.values())
 
     async def services(self) -> list[str]:
         names = (await self._ask(zone.LIST)).names
         return sorted(names.union(name for name, _ in self._nodes))
 
     async def watch(self, name: str | None = None) -> AsyncIterator[Change]:
-        watch = _Watch(name)
+        watch = Watch(name, _UNREAD)
         self._open()
         self._watches.add(watch)
         try:
@@ -180,27 +179,3 @@ class MdnsRegistry(Registry):
                 continue
             for watch in self._watches:
                 watch.put(entry)
-
-
-class _Watch:
-    def __init__(self, name: str | None) -> None:
-        self.feed = Feed(_UNREAD)
-        self._name = name
-        self._known: OrderedDict[tuple[str, str], tuple[int, bool]] = OrderedDict()
-
-    def put(self, entry: zone.Entry) -> None:
-        if self._name not in (None, entry.record.name):
-            return
-        key = (entry.record.name, entry.record.nodes[0].id)
-        before, now = self._known.pop(key, None), (entry.mark, entry.gone)
-        self._known[key] = now
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        if before == now:
-            return
-        action: Literal["create", "update", "delete"] = "create"
-        if entry.gone:
-            action = "delete"
-        elif before is not None and not before[1]:
-            action = "update"
-        self.feed.put(Change(action, copied(entry.record)), entry.weight)

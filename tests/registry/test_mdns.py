@@ -252,10 +252,15 @@ async def test_an_address_nobody_could_use_is_refused(registry: MdnsRegistry, ad
     assert registry._multicast is None
 
 
-async def test_a_host_name_is_resolved(registry: MdnsRegistry) -> None:
-    await registry.register(make_record(address="localhost:80"))
-    (record,) = await MdnsRegistry(LOOPBACK, domain=registry._domain).get("greeter")
-    assert record.nodes[0].address in ("127.0.0.1:80", "[::1]:80")
+async def test_this_side_finds_what_others_find(registry: MdnsRegistry) -> None:
+    node = Node("a", "localhost:80")
+    await registry.register(Record("greeter", nodes=(node,), metadata={"lost": "on the way"}))
+    other = MdnsRegistry(LOOPBACK, domain=registry._domain)
+    while not (found := await other.get("greeter")):
+        pass
+    assert found == await registry.get("greeter")
+    assert found[0].nodes[0].address in ("127.0.0.1:80", "[::1]:80")
+    assert not found[0].metadata
 
 
 async def test_a_record_larger_than_a_datagram_is_refused(registry: MdnsRegistry) -> None:

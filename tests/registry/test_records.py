@@ -165,7 +165,7 @@ anything = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                "name Version nodes id address port metadata endpoints request values type x".split()
+                "name Version nodes id address port metadata request values type x".split()
             ),
             inner,
             max_size=4,
