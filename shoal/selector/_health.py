@@ -111,9 +111,8 @@ class Health:
         now = self._clock()
         if now < self._due:
             return
-        offered = sum(out.offered for out in self.out.values())
         # Few at a time: a call must not meet one dead node after the other.
-        room = 1 + (len(self._loads) - len(self.out)) // 10 - offered
+        room = 1 + (len(self._loads) - len(self.out)) // 10
         back: list[Load] = []
         for id, out in list(self.out.items()):
             if now < out.until or out.offered:
