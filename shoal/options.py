@@ -15,6 +15,7 @@ from shoal._settings import BY_NAME, IGNORED, PROFILES, SETTINGS, Setting, redac
 from shoal.broker import Broker
 from shoal.client import Client
 from shoal.middleware import Middleware
+from shoal.plugins import PluginError, load
 from shoal.registry import Registry
 from shoal.selector import Selector
 from shoal.server import Server
@@ -287,17 +288,21 @@ def parse_or_exit(
 ) -> Options:
     """Return options overlaid with the environment and command line of this process.
 
-    Exits with 2 and a sentence on stderr for a value nobody can use, and with 0 after `--help`
-    and `--version`.
+    Exits with 2 and a sentence on stderr for a value nobody can use or a plugin that is not there,
+    and with 0 after `--help` and `--version`.
     """
     if argv is None:
         argv = ["", *sys.argv[1:]]  # with `python -c` the first is `-c`, which is no flag
     try:
-        return options.read(argv, os.environ if environ is None else environ)
+        result = options.read(argv, os.environ if environ is None else environ)
+        for interface in _DEFAULTS:
+            if isinstance(getattr(result, interface), str):
+                load(interface, result.plugin(interface)[0])
+        return result
     except Asked as asked:
         sys.stdout.write(str(asked))
         raise SystemExit(0) from None
-    except OptionsError as error:
+    except (OptionsError, PluginError) as error:
         sys.stderr.write(f"{options.name or 'service'}: {error}\n")
         raise SystemExit(2) from None
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from shoal import _settings
 from shoal._settings import IGNORED, SETTINGS, duration, redact, show_duration, show_size, size
-from shoal.options import Asked, Options, OptionsError, parse_or_exit, shown, split
+from shoal.options import Asked, Options, OptionsError, Settings, parse_or_exit, shown, split
 from shoal.tls import Tls
 
 ROOT = Path(__file__).parent.parent
@@ -500,6 +500,23 @@ def test_exits(capsys: pytest.CaptureFixture[str]) -> None:
         parse_or_exit(code, ["program", "--version"], {})
     assert ended.value.code == 0
     assert capsys.readouterr().out == "greeter latest\n"
+
+
+def test_a_plugin_that_is_not_there_ends_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_or_exit(Options(name="greeter"), ["--registry=mdsn://user:hunter2@a"], {})
+    assert ended.value.code == 2
+    sentence = "greeter: there is no registry 'mdsn': did you mean 'mdns'?\n"
+    assert capsys.readouterr().err == sentence
+    mine: Any = object()
+    assert parse_or_exit(Options(registry=mine), [], {}).registry is mine
+
+
+def test_the_keyword_arguments_are_the_fields() -> None:
+    known = get_type_hints(Settings)
+    assert known == {
+        name: hint for name, hint in get_type_hints(Options).items() if name not in {"name", "rest"}
+    }
 
 
 def test_a_process_reads_its_own_command_line_and_environment() -> None:
