@@ -29,7 +29,9 @@ def create(name: str, directory: Path) -> list[Path]:
     Raises NewError for a name that cannot be one, and a directory that cannot be used.
     """
     package = _package(name)
-    words = {"name": name, "package": package, "type": _type(package)}
+    kind = _type(package)
+    # `shoal.testing.serve` names a service like its handler's class in lower case.
+    words = {"name": name, "package": package, "type": kind, "served": kind.lower()}
     texts = {_filled(path, words): _filled(text, words) for path, text in _templates()}
     written = []
     try:
