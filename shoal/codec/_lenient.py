@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import inspect
 
+_NULL = re.compile("got `(?:null|None)`")  # JSON's and MessagePack's word for it
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _LISTS = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)
 _OBJECTS = (inspect.DataclassType, inspect.StructType, inspect.TypedDictType)
@@ -18,7 +19,7 @@ _OBJECTS = (inspect.DataclassType, inspect.StructType, inspect.TypedDictType)
 
 def may_help(complaint: str) -> bool:
     """Whether what msgspec complains of is something `fit` knows."""
-    return "got `null`" in complaint or ("`int" in complaint and "got `str`" in complaint)
+    return _NULL.search(complaint) is not None or ("`int" in complaint and "got `str`" in complaint)
 
 
 def fit(value: Any, info: inspect.Type) -> Any:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _CACHE_LIMIT = 4096
 _MISSING = re.compile(r"Object missing required field `(.+?)`")
-_PLACE = re.compile(r" - at `(?:key in )?\$?(.*?)`$", re.DOTALL)
+_PLACE = re.compile(r" - at (`key` in )?`\$?(.*)`$", re.DOTALL)
 
 
 class Typed(Codec):
@@ -101,7 +101,7 @@ def _complaint(name: str, error: Exception) -> str:
         return f"{name}: the body cannot be read: {error}"
     text, place = str(error), ""
     if found := _PLACE.search(text):
-        text, place = text[: found.start()], found[1]
+        text, place = text[: found.start()], found[2] + (".<key>" if found[1] else "")
     if found := _MISSING.fullmatch(text):
         return f"{name}{place}.{found[1]} is missing"
     text = text.replace("`", "")
