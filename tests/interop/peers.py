@@ -27,8 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VERSIONS = ("v6", "v2", "v1")
-"""Go Micro v6.10, v2.9 (its RPC client and server, not its gRPC ones) and v1.18."""
+VERSIONS = ("v6", "v5", "v2", "v1")
+"""Go Micro v6.10, v5.30, v2.9 (its RPC client and server, not its gRPC ones) and v1.18."""
+
+COMMANDS = {"v6": "micro6", "v5": "micro5"}
+"""The command lines of Go Micro itself."""
 
 Object = dict[str, Any]
 
@@ -335,13 +338,14 @@ def unavailable(what: str) -> str:
 
 
 def build(what: str) -> Path:
-    """Build a peer, or `micro` (Go Micro v6's own command line), unless it is built already.
+    """Build a peer or a command of `COMMANDS`, unless it is built already.
 
-    A program built elsewhere is taken instead if `SHOAL_PEER_<VERSION>` names it.
+    A program built elsewhere is taken instead if `SHOAL_PEER_<NAME>` names it: `SHOAL_PEER_V6`,
+    `SHOAL_PEER_MICRO6`.
     """
     if given := os.environ.get(f"SHOAL_PEER_{what.upper()}"):
         return Path(given)
-    folders = [what] if what == "micro" else [what, "peer", "absent"]
+    folders = [what] if what in COMMANDS.values() else [what, "peer", "absent"]
     program = _CACHE / f"{what}-{_fingerprint(folders)}"
     _CACHE.mkdir(parents=True, exist_ok=True)
     with (_CACHE / f"{what}.lock").open("w") as lock:
@@ -363,7 +367,8 @@ def _build(what: str, folders: Sequence[str], program: Path) -> None:
         # once it has verified it, and never changes the files of the repository.
         built = Path(copy) / "built"
         command = ["go", "build", "-mod=mod", "-trimpath", "-buildvcs=false", "-o", str(built)]
-        command.append("go-micro.dev/v6/cmd/micro" if what == "micro" else ".")
+        sources = {name: f"go-micro.dev/{version}/cmd/micro" for version, name in COMMANDS.items()}
+        command.append(sources.get(what, "."))
         try:
             done = subprocess.run(
                 command,

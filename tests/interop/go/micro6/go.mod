@@ -1,5 +1,5 @@
 // The command line of Go Micro v6, built to be compared with and to talk to.
-module shoal.test/micro
+module shoal.test/micro6
 
 go 1.26
 
