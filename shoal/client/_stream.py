@@ -83,12 +83,4 @@ class RpcStream(Stream[Reply], Generic[Reply]):
             yield reply
 
     async def close(self) -> None:
-        """Say that nothing more comes, as Go's peers expect, and close the connection."""
-        try:
-            if not isinstance(self._ended, ConnectionClosed):
-                self._ended = self._ended if self._sent_end else None
-                await self.close_send()
-        except ConnectionClosed:
-            pass  # the peer was faster
-        finally:
-            await self._socket.close()
+        await self._socket.close()

@@ -7,7 +7,7 @@ import itertools
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -247,15 +247,15 @@ class RpcClient(Client):
         opening = _Outgoing.of(request, options)
         opening.stream = True
         opening.when = when
-        stream: RpcStream[Reply] | None = None
         try:
             with nullcontext() if when is None else deadlines.until(when):
+                stream: Stream[Reply] = await (self._open or self._run_open)(opening)
                 try:
-                    stream = await (self._open or self._run_open)(opening)
                     yield stream
+                    with suppress(ConnectionClosed):  # the peer was faster
+                        await stream.close_send()
                 finally:
-                    if stream is not None:
-                        await stream.close()
+                    await stream.close()
         except TimeoutError:
             if when is None or loop.time() < when:
                 raise  # the block's own
