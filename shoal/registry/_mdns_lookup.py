@@ -50,7 +50,7 @@ class Lookup:
         except BaseException:
             self._multicast.close()
             raise
-        self._timer = asyncio.get_running_loop().call_later(timeout, self.finish)
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._over)
         self._then = then
 
     async def wait(self) -> Lookup:
@@ -76,6 +76,10 @@ class Lookup:
             self._done.set_exception(error)
         else:
             self._done.set_result(None)
+
+    def _over(self) -> None:
+        self._multicast.drain()
+        self.finish()
 
     def _received(self, _: Multicast, data: bytes, address: Address) -> None:
         try:

@@ -18,6 +18,7 @@ GROUP4, GROUP6, PORT = "224.0.0.251", "ff02::fb", 5353
 _GROUP6 = socket.inet_pton(socket.AF_INET6, GROUP6)
 _SIZE = 65536
 _AT_ONCE = 32  # datagrams read before other work gets its turn
+_AT_END = 1000
 _INTERFACES = 64
 
 Address = tuple[Any, ...]
@@ -96,6 +97,11 @@ class Multicast:
             except OSError as error:
                 logger.debug("mdns: no reply to %s: %s", address, error)
 
+    def drain(self) -> None:
+        """Receive what has arrived but was not read yet, because other work had its turn."""
+        for sock in list(self._sockets.values()):
+            self._readable(sock, _AT_END)
+
     def close(self) -> None:
         """Close the sockets."""
         for sock in self._sockets.values():
@@ -107,8 +113,9 @@ class Multicast:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            with suppress(OSError):  # systems whose default is less than the largest datagram
+            with suppress(OSError):  # some systems' default is less than the largest datagram,
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _SIZE)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * _SIZE)  # or than a fleet
             host = ""
             if family == socket.AF_INET:
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
@@ -165,8 +172,8 @@ class Multicast:
             _choose(sock, family, 0)
         return None if sent else problem
 
-    def _readable(self, sock: socket.socket) -> None:
-        for _ in range(_AT_ONCE):
+    def _readable(self, sock: socket.socket, limit: int = _AT_ONCE) -> None:
+        for _ in range(limit):
             try:
                 data, ancillary, _, address = sock.recvmsg(_SIZE, 128)
             except OSError:  # nothing more, or somebody refused what was sent before

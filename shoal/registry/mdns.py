@@ -34,7 +34,8 @@ class MdnsRegistry(Registry):
 
     def __init__(self, address: str = "", *, domain: str = "micro", timeout: float = 0.1) -> None:
         """Speak through the network interface called `address`; if empty, as the system chooses."""
-        zone.dns_name(zone.LIST, domain)
+        label = zone.dns_name(zone.LIST, domain)[1]
+        self._mark = bytes([len(label)]) + label  # in every message about the domain
         self._interface = address
         self._domain = domain
         self._timeout = timeout
@@ -150,6 +151,8 @@ class MdnsRegistry(Registry):
 
     def _received(self, multicast: Multicast, data: bytes, address: Address) -> None:
         self._heard = True
+        if self._mark not in data or (data[2:3] >= b"\x80" and not self._watches):
+            return  # most of what is said by multicast is about something else
         try:
             message = _dns.decode(data)
         except _dns.DnsError as error:
