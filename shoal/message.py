@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass, field
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what a header value cannot hold
 _CACHE_LIMIT = 4096
+_CACHED_LENGTH = 64
 _names: dict[str, str] = {}
 
 
@@ -48,13 +50,18 @@ def canonical(name: str) -> str:
     if not _TOKEN.fullmatch(name):
         raise ValueError(f"{name!r} cannot be a header name: use letters, digits and dashes")
     result = "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
-    if len(_names) < _CACHE_LIMIT:  # a hostile peer must not grow it for ever
+    if len(name) <= _CACHED_LENGTH:
+        if len(_names) >= _CACHE_LIMIT:  # a hostile peer must neither grow it nor make it useless
+            _names.clear()
         _names[name] = result
     return result
 
 
 def clean(value: str) -> str:
-    """Return a header value as HTTP carries it: line breaks become blanks, ends are trimmed."""
-    if "\n" in value or "\r" in value or "\0" in value:
-        value = value.replace("\r", " ").replace("\n", " ").replace("\0", " ")
-    return value.strip()
+    """Return a header value as HTTP carries it: line breaks become blanks, ends are trimmed.
+
+    So do all other control characters but the tab.
+    """
+    if not value.isprintable():
+        value = _CONTROL.sub(" ", value)
+    return value.strip(" \t")

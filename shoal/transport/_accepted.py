@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from shoal.errors import Error
 from shoal.transport import Accept, Socket
@@ -18,13 +20,21 @@ class AcceptedSockets:
         self._accept = accept
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
     def add(self, socket: Socket) -> None:
         """Serve a socket in a task of its own, and close it at the end."""
-        task = asyncio.get_running_loop().create_task(self._serve(socket))
+        self.start(self.serve(socket))
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what makes a socket of a connection and then serves it."""
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, socket: Socket) -> None:
+    async def serve(self, socket: Socket) -> None:
+        """Serve a socket and close it at the end; what goes wrong concerns this one only."""
         try:
             await self._accept(socket)
         except Error as error:
@@ -35,8 +45,8 @@ class AcceptedSockets:
             await socket.close()
 
     async def close(self) -> None:
-        """Cancel and await all of them."""
-        tasks = list(self._tasks)
+        """Cancel and await all of them, except the one that calls this, if one does."""
+        tasks = self._tasks - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

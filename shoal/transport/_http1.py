@@ -6,214 +6,135 @@ server's are responses, and the two are not paired; a stream sends any number of
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import httptools
 
 from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
-from shoal.message import Header, Message, canonical, clean
-from shoal.transport import Socket
-from shoal.transport._address import join
-from shoal.transport._inbox import Inbox
+from shoal.message import Message, clean
+from shoal.transport._connection import Connection
+from shoal.transport._header import _names, encode, encode_shared, read_name
 
 logger = logging.getLogger(__name__)
 
-MAX_HEADER = 64 * 1024
+MAX_HEADER = 64 * 1024  # bytes of names and values
 MAX_HEADERS = 256
-UNREAD = 16  # messages that may wait before the peer is told to pause
 BUFFER = 256 * 1024
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large",
             431: "Request Header Fields Too Large"}  # fmt: skip
 
-_names: dict[bytes, str] = {}
 
+class HttpSocket(Connection):
+    """A connection that carries HTTP/1.1, either side of it."""
 
-def _name(raw: bytes) -> str:
-    name = _names.get(raw)
-    if name is None:
-        name = canonical(raw.decode("latin-1"))
-        if len(_names) < 4096:  # bounded: a hostile peer may send any number of names
-            _names[raw] = name
-    return name
-
-
-class HttpSocket(asyncio.BufferedProtocol, Socket):
-    """A connection that has been made, either side of it."""
-
-    local = ""
-    remote = ""
     _start: bytes  # what every message of this side begins with
+    _last = False  # the peer said that the message is its last one
 
     def __init__(self, buffer: memoryview, max_message: int, read_timeout: float) -> None:
-        # The loop reads and hands over in one go, so all sockets of a transport share a buffer.
-        self._buffer = buffer
-        self._max_message = max_message
+        super().__init__(buffer, max_message)
         self._read_timeout = read_timeout
-        self._loop = asyncio.get_running_loop()
-        self._inbox = Inbox(self._loop)
-        self._transport: Any = None
-        self._on_lost: Callable[[], object] | None = None
-        self._lost = False
-        self._writable: asyncio.Future[None] | None = None
-        self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._paused = False
-        self._slow: asyncio.TimerHandle | None = None
-        self._header: dict[str, str] = {}
-        self._header_size = 0
-        self._head_bytes = 0
-        self._in_head = False
-        self._body: bytes | bytearray = b""
         self._started = False  # a message has begun to arrive
-        self._parser = self._new_parser()
-
-    def __repr__(self) -> str:
-        state = "lost" if self._lost else "open"
-        return f"<{type(self).__name__} {self.local} to {self.remote} {state}>"
+        self._more = 0  # bytes that came of it after the first piece
+        self._header: dict[str, str] = {}
+        self._head = self._header  # the same once it is complete
+        self._header_size = 0
+        self._body: bytes | bytearray = b""
+        self._parser: Any = self._new_parser()
 
     def _new_parser(self) -> Any:
         raise NotImplementedError
 
-    # Socket
-
-    async def send(self, message: Message) -> None:
-        if self._lost:
-            error = ConnectionClosed(f"the connection to {self.remote} is closed")
-            error.unsent = True
-            raise error
-        self._transport.write(self._encode(message))
-        if self._writable is not None:
-            await asyncio.shield(self._writable)
-
-    async def recv(self) -> Message:
-        message = await self._inbox
-        if self._paused and len(self._inbox.messages) <= UNREAD // 2 and not self._lost:
-            self._paused = False
-            self._transport.resume_reading()
-        return message
-
-    def on_lost(self, callback: Callable[[], object]) -> None:
-        self._on_lost = callback
-        if self._lost:
-            self._loop.call_soon(callback)
-
-    async def close(self) -> None:
-        self._on_lost = None
-        if not self._lost:
-            self.shut(ConnectionClosed("the socket was closed"))
-        # A peer that does not read must not hold this side.
-        done, _ = await asyncio.wait([self._closed], timeout=1.0)
-        if not done:
-            self._transport.abort()
-
-    def shut(self, error: Error) -> None:
-        """Close the connection and let receiving raise the error."""
-        self._lost = True
-        # Whoever receives is resumed by the loop, as this may be called from inside a task.
-        self._loop.call_soon(self._inbox.end, error)
-        self._transport.close()
-
     # What the loop calls
 
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self.local = _address(transport, "sockname")
-        self.remote = _address(transport, "peername")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._lost = True
-        if self._slow is not None:
-            self._slow.cancel()
-        self._inbox.end(
-            ConnectionClosed(
-                f"{self.remote} closed the connection" + (f" ({error})" if error else "")
-            )
-        )
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_exception(ConnectionClosed(f"{self.remote} closed the connection"))
-            self._writable.exception()  # nobody may be waiting any more
-        if not self._closed.done():
-            self._closed.set_result(None)
-        if self._on_lost is not None:
-            self._on_lost()
-
-    def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, count: int) -> None:
+    def buffer_updated(self, nbytes: int) -> None:
         if self._lost:
             return
+        data = self._buffer[:nbytes]
         try:
-            self._parser.feed_data(self._buffer[:count])
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(400, BadRequest("the peer wants another protocol on this connection"))
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            if isinstance(cause, TooLarge):
-                self._refuse(413, cause)
-            elif isinstance(cause, ValueError | Error):
-                self._refuse(400, BadRequest(f"{self.remote} sent a bad header: {cause}"))
-            else:
-                raise
+            self._refuse(400, BadRequest(self._wants_another()))
         except httptools.HttpParserError as error:
-            self._refuse(400, BadRequest(f"{self.remote} sent what is not HTTP/1.1: {error}"))
-        if self._started:
-            self._head_bytes += count
-            if self._in_head and self._head_bytes > MAX_HEADER + BUFFER:
-                # The parser keeps one header's bytes until they are complete.
-                self._refuse(431, TooLarge(self._header_over_limit()))
-            elif self._slow is None:
-                self._slow = self._loop.call_later(self._read_timeout, self._too_slow)
-        elif self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
+            self._broken(bytes(data[:4]), error)
+        if self._started and not self._lost:
+            self._incomplete(nbytes)
 
-    def eof_received(self) -> bool:
-        return False
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._parser = None  # which refers to this
+
+    # What a peer does wrong
+
+    def _incomplete(self, count: int) -> None:
+        """Bound the time a message takes, and the bytes the parser may keep of it."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._read_timeout, self._too_slow)
+            self._more = 0  # the first piece is bounded by the buffer
+            return
+        self._more += count
+        if self._more > MAX_HEADER + 2 * len(self._body):
+            # An endless header, or more of chunk sizes and trailers than of what is in them.
+            self._refuse(431, TooLarge(self._header_over_limit()))
 
     def _too_slow(self) -> None:
-        self._slow = None
-        self._refuse(
-            408,
-            BadRequest(f"{self.remote} took over {self._read_timeout:g} s to send one message"),
-        )
+        self._timer = None
+        limit = f"{self._read_timeout:g} s"
+        if self._started:
+            self._refuse(408, BadRequest(f"{self.remote} took over {limit} to send one message"))
+        else:
+            self.shut(ConnectionClosed(f"{self.remote} sent nothing within {limit}"))
+
+    def _broken(self, start: bytes, error: httptools.HttpParserError) -> None:
+        cause = error.__context__
+        if not isinstance(error, httptools.HttpParserCallbackError):
+            self._refuse(400, BadRequest(f"{self.remote} sent {_guess(start, error)}"))
+        elif isinstance(cause, TooLarge):
+            self._refuse(413 if self._head is self._header else 431, cause)
+        elif isinstance(cause, ValueError | Error):
+            self._refuse(400, BadRequest(f"{self.remote} sent a bad header: {cause}"))
+        else:
+            raise cause or error
 
     def _refuse(self, status: int, error: Error) -> None:
         if not self._lost:
             logger.info("closing the connection: %s", error)
-            self.shut(error)
+            self.shut(error, drain=True)
+
+    def _header_over_limit(self) -> str:
+        return f"{self.remote} sent a header over the limit of {MAX_HEADER} bytes"
+
+    def _over_limit(self) -> str:
+        return f"{self.remote} sent a message over the limit of {self._max_message} bytes"
+
+    def _wants_another(self) -> str:
+        return f"{self.remote} wants another protocol on this connection, which has only HTTP/1.1"
 
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        self._started = self._in_head = True
+        self._started = True
         self._header = {}
         self._body = b""
-        self._header_size = self._head_bytes = 0
+        self._header_size = 0
 
     def on_header(self, raw: bytes, value: bytes) -> None:
         self._header_size += len(raw) + len(value)
         if self._header_size > MAX_HEADER or len(self._header) >= MAX_HEADERS:
             raise TooLarge(self._header_over_limit())
-        name = _names.get(raw) or _name(raw)
+        name = _names.get(raw) or read_name(raw)
         if name not in self._header:  # Go Micro takes the first of several
-            self._header[name] = value.decode("utf-8", "replace")
+            self._header[name] = value.strip().decode("utf-8", "replace")
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._head = self._header
         length = self._header.get("Content-Length")
         if length is not None and int(length) > self._max_message:
             raise TooLarge(self._over_limit())
+
+    def on_chunk_header(self) -> None:
+        if self._header is self._head:
+            self._header = {}  # for trailers, which are nobody's
 
     def on_body(self, data: bytes) -> None:
         if len(self._body) + len(data) > self._max_message:
@@ -225,23 +146,14 @@ class HttpSocket(asyncio.BufferedProtocol, Socket):
                 self._body = bytearray(self._body)
             self._body += data
 
-    def _header_over_limit(self) -> str:
-        return f"{self.remote} sent a header over the limit of {MAX_HEADER} bytes"
-
-    def _over_limit(self) -> str:
-        return f"{self.remote} sent a message over the limit of {self._max_message} bytes"
-
     def on_message_complete(self) -> None:
         self._started = False
+        if self._timer is not None:
+            self._cancel_timer()
         body = self._body
-        self._received(Message(self._header, body if isinstance(body, bytes) else bytes(body)))
-
-    def _received(self, message: Message) -> None:
-        inbox = self._inbox
-        inbox.put(message)
-        if len(inbox.messages) > UNREAD and not self._paused and not self._lost:
-            self._paused = True
-            self._transport.pause_reading()
+        self._received(Message(self._head, body if isinstance(body, bytes) else bytes(body)))
+        if self._last:
+            self._inbox.end(ConnectionClosed(f"{self.remote} asked to close the connection"))
 
     # Encoding
 
@@ -251,8 +163,8 @@ class HttpSocket(asyncio.BufferedProtocol, Socket):
         body = message.body
         return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (
             self._start,
-            _encode_header(message.header),
-            b"" if shared is None else _encode_shared(shared),
+            encode(message.header),
+            b"" if shared is None else encode_shared(shared),
             len(body),
             body,
         )
@@ -272,93 +184,70 @@ class ClientSocket(HttpSocket):
     def _received(self, message: Message) -> None:
         status = self._parser.get_status_code()
         if status == 200:
+            if message.header.get("Connection", "").lower() == "close":
+                # Before it is handed over, so that nobody sends anything after it.
+                self.shut(ConnectionClosed(f"{self.remote} asked to close the connection"))
             super()._received(message)
-        elif status >= 200:
-            text = message.body[:200].decode("utf-8", "replace").strip()
-            self._refuse(
-                status, ConnectionClosed(f"{self.remote} answered {status}: {text}".rstrip(": "))
-            )
+        elif status >= 200:  # the others announce a response
+            text = message.body[:500].decode("utf-8", "replace").strip()
+            detail = f"{self.remote} answered {status}: {text}".rstrip(": ")
+            self._refuse(status, _ANSWERS.get(status, ConnectionClosed)(detail))
+
+    def eof_received(self) -> bool:
+        if self._started and not self._lost and self._ends_with_connection():
+            self.on_message_complete()
+        return super().eof_received()
+
+    def _ends_with_connection(self) -> bool:
+        """Whether a response has begun that says neither its length nor that it is chunked."""
+        return self._head is self._header and "Content-Length" not in self._head
+
+
+# Who answers these says something of the request; others may come from anything in between.
+_ANSWERS: dict[int, type[Error]] = {400: BadRequest, 413: TooLarge, 431: TooLarge}
 
 
 class ServerSocket(HttpSocket):
     """The side that accepted: receives requests, sends responses."""
 
     _start = b"HTTP/1.1 200 OK\r\n"
-    _keep = True
-
-    def __init__(
-        self,
-        accepted: Callable[[ServerSocket], None],
-        buffer: memoryview,
-        max_message: int,
-        timeout: float,
-    ) -> None:
-        super().__init__(buffer, max_message, timeout)
-        self._accepted = accepted
 
     def _new_parser(self) -> Any:
-        return httptools.HttpRequestParser(self)
+        parser = httptools.HttpRequestParser(self)
+        # HTTP/1.0 stays open too, and what follows a `Connection: close` is not an error.
+        parser.set_dangerous_leniencies(lenient_keep_alive=True)
+        return parser
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         # A connection on which nothing comes is not worth keeping.
-        self._slow = self._loop.call_later(self._read_timeout, self._too_slow)
-        self._accepted(self)
+        self._timer = self._loop.call_later(self._read_timeout, self._too_slow)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         header = self._header
+        if self._parser.should_upgrade():
+            raise BadRequest(self._wants_another())  # the parser takes no body after this
+        if header.get("Connection", "").lower() == "close":
+            self._last = True
         if header.get("Expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if header.get("Connection", "").lower() == "close":
-            self._keep = False
-
-    async def send(self, message: Message) -> None:
-        await super().send(message)
-        if not self._keep and not self._inbox.messages:
-            self.shut(ConnectionClosed(f"{self.remote} asked to close the connection"))
 
     def _refuse(self, status: int, error: Error) -> None:
         if not self._lost:
             text = str(error).encode()
             self._transport.write(
-                b"HTTP/1.1 %d %b\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-                b"Content-Length: %d\r\n\r\n%b"
+                b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
                 % (status, _REASONS[status].encode(), len(text), text)
             )
         super()._refuse(status, error)
 
 
-_FRAMING = frozenset(
-    ("Connection", "Content-Length", "Expect", "Host", "Transfer-Encoding", "Upgrade", "User-Agent")
-)
-
-
-def _encode_header(header: Mapping[str, str]) -> bytes:
-    lines = []
-    for name, value in header.items():
-        if name not in _FRAMING:  # those are this connection's own
-            if "\n" in value or "\r" in value:
-                value = clean(value)
-            lines.append(f"{_field(name)}: {value}\r\n")
-    return "".join(lines).encode("utf-8", "replace")
-
-
-def _field(name: str) -> str:
-    try:
-        return canonical(name)
-    except ValueError as error:
-        raise BadRequest(str(error), id="shoal.transport") from None
-
-
-def _encode_shared(shared: Header) -> bytes:
-    try:
-        return shared.encoded
-    except AttributeError:
-        shared.encoded = _encode_header(shared)
-        return shared.encoded
-
-
-def _address(transport: Any, which: str) -> str:
-    name = transport.get_extra_info(which)
-    return join(name[0], name[1]) if isinstance(name, tuple) else str(name or "")
+def _guess(start: bytes, error: Exception) -> str:
+    """Return what a peer sent that is not HTTP/1.1."""
+    if start[:2] in (b"\x16\x03", b"\x15\x03"):
+        return "TLS where none is expected: one side has tls settings and the other has not"
+    if start == b"PRI ":
+        return "HTTP/2, and this speaks only HTTP/1.1 (a gRPC peer, perhaps)"
+    return f"what is not HTTP/1.1: {error}"

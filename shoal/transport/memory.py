@@ -10,28 +10,34 @@ from shoal.errors import ConnectionClosed, Unavailable
 from shoal.message import Message
 from shoal.transport import Accept, Listener, Socket, Transport
 from shoal.transport._accepted import AcceptedSockets
-from shoal.transport._address import candidates, join
+from shoal.transport._address import candidates, join, one
+from shoal.transport._header import carried
 from shoal.transport._inbox import Inbox
 
+ID = "shoal.transport"
 UNREAD = 16  # messages that may wait before the sender does
 
 
 class MemoryTransport(Transport):
-    """Connects the services that share this object; each pair of sockets in one event loop."""
+    """Connects the services that share this object; each pair of sockets in one event loop.
+
+    Bodies are handed over as they are, of any size; headers are copied.
+    """
 
     def __init__(self, address: str = "") -> None:
-        self._listeners: dict[str, _MemoryListener] = {}
+        self._listeners: dict[str, MemoryListener] = {}
         self._ports = itertools.count(10000)
 
     def __repr__(self) -> str:
         return f"MemoryTransport({', '.join(self._listeners)})"
 
     async def dial(self, address: str) -> Socket:
+        one(address)
         listener = self._listeners.get(address)
         if listener is None:
-            raise Unavailable(
-                f"cannot connect to {address}: nobody listens there", id="shoal.transport"
-            )
+            raise Unavailable(f"cannot connect to {address}: nobody listens there", id=ID)
+        if listener.loop is not asyncio.get_running_loop():
+            raise Unavailable(f"cannot connect to {address} from another event loop", id=ID)
         client = MemorySocket(f"memory:{next(self._ports)}", address)
         server = MemorySocket(address, client.local)
         client.peer, server.peer = server, client
@@ -40,12 +46,17 @@ class MemoryTransport(Transport):
 
     async def listen(self, address: str, accept: Accept) -> Listener:
         for host, port in candidates(address):
-            bound = join(host or "127.0.0.1", port or next(self._ports))
+            bound = join(host or "127.0.0.1", port or self._free(host))
             if bound not in self._listeners:
-                listener = _MemoryListener(bound, accept, self._listeners)
+                listener = MemoryListener(bound, accept, self._listeners)
                 self._listeners[bound] = listener
                 return listener
-        raise Unavailable(f"cannot listen at {address}: it is taken already", id="shoal.transport")
+        raise Unavailable(f"cannot listen at {address}: it is taken already", id=ID)
+
+    def _free(self, host: str) -> int:
+        return next(
+            port for port in self._ports if join(host or "127.0.0.1", port) not in self._listeners
+        )
 
 
 class MemorySocket(Socket):
@@ -58,19 +69,23 @@ class MemorySocket(Socket):
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(self._loop)
         self._coming = 0  # messages sent to this end that were not received yet
-        self._room = asyncio.Event()
+        self._room = asyncio.Event()  # whether the other end may send
         self._room.set()
-        self._lost: Callable[[], object] | None = None
+        self._on_lost: Callable[[], object] | None = None
         self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<MemorySocket {self.local} to {self.remote} {state}, {self._coming} unread>"
 
     async def send(self, message: Message) -> None:
         peer = self.peer
+        received = Message(carried(message.headers()), message.body)
         while not self._closed:
             if peer._coming < UNREAD:
                 peer._coming += 1
-                header = message.headers() if message.shared else message.header
                 # The receiving task must not be resumed inside this one.
-                self._loop.call_soon(peer._inbox.put, Message(header, message.body))
+                self._loop.call_soon(peer._inbox.put, received)
                 return
             peer._room.clear()
             await peer._room.wait()
@@ -85,12 +100,12 @@ class MemorySocket(Socket):
         return message
 
     def on_lost(self, callback: Callable[[], object]) -> None:
-        self._lost = callback
+        self._on_lost = callback
         if self._closed:
-            self._loop.call_soon(callback)
+            self._loop.call_soon(self._tell)
 
     async def close(self) -> None:
-        self._lost = None
+        self._on_lost = None
         self._end("the socket was closed")
         self.peer._end(f"{self.local} closed the connection")
 
@@ -100,16 +115,27 @@ class MemorySocket(Socket):
             self._room.set()
             self.peer._room.set()
             self._loop.call_soon(self._inbox.end, ConnectionClosed(why))
-            if self._lost is not None:
-                self._loop.call_soon(self._lost)
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        callback, self._on_lost = self._on_lost, None
+        if callback is not None:
+            callback()
 
 
-class _MemoryListener(Listener):
-    def __init__(self, address: str, accept: Accept, listeners: dict[str, _MemoryListener]) -> None:
+class MemoryListener(Listener):
+    """A name in the transport's table, and the tasks of the sockets that were accepted there."""
+
+    def __init__(self, address: str, accept: Accept, listeners: dict[str, MemoryListener]) -> None:
         self.address = address
+        self.loop = asyncio.get_running_loop()
         self.sockets = AcceptedSockets(accept)
         self._listeners = listeners
 
+    def __repr__(self) -> str:
+        return f"<listener at {self.address} with {len(self.sockets)} sockets>"
+
     async def close(self) -> None:
-        self._listeners.pop(self.address, None)
+        if self._listeners.get(self.address) is self:
+            del self._listeners[self.address]
         await self.sockets.close()

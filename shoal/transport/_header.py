@@ -1,0 +1,89 @@
+"""Module _header turns headers into the lines of HTTP/1.1 and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shoal.errors import BadRequest
+from shoal.message import Header, canonical, clean
+
+# What belongs to one connection and is written by it alone, whatever a message says.
+_FRAMING = frozenset(
+    """Connection Content-Length Expect Host Keep-Alive Te Trailer Transfer-Encoding Upgrade
+    User-Agent""".split()
+)
+
+# Both tables hold what a function of its key returns. They are emptied when full, so that a peer
+# that sends ever new names can neither grow them nor keep them useless; long names are not kept.
+_LIMIT = 4096
+_LONGEST = 64
+_names: dict[bytes, str] = {}
+_prefixes: dict[str, str] = {}
+
+
+def read_name(raw: bytes) -> str:
+    """Return the canonical form of a name as it came; raises ValueError if it cannot be one."""
+    name = _names.get(raw)
+    if name is None:
+        name = canonical(raw.decode("latin-1"))
+        if len(raw) <= _LONGEST:
+            if len(_names) >= _LIMIT:
+                _names.clear()
+            _names[raw] = name
+    return name
+
+
+def encode(header: Mapping[str, str]) -> bytes:
+    """Return the lines of a header, without those that are the connection's own.
+
+    Line breaks and other control characters in values become blanks, so that no value can make
+    another line. Raises BadRequest for a name that HTTP cannot carry.
+    """
+    lines = []
+    for name, value in header.items():
+        prefix = _prefixes.get(name)
+        if prefix is None:
+            prefix = _prefix(name)
+        if prefix:
+            if not value.isprintable():
+                value = clean(value)
+            lines.append(f"{prefix}{value}\r\n")
+    return "".join(lines).encode("utf-8", "replace")
+
+
+def encode_shared(shared: Header) -> bytes:
+    """Return the lines of a header many messages share, made once."""
+    try:
+        return shared.encoded
+    except AttributeError:
+        shared.encoded = encode(shared)
+        return shared.encoded
+
+
+def carried(header: Mapping[str, str]) -> dict[str, str]:
+    """Return a header as a peer gets it over HTTP: canonical names and values of one line.
+
+    Raises BadRequest for a name that HTTP cannot carry.
+    """
+    try:
+        return {canonical(name): clean(value) for name, value in header.items()}
+    except ValueError as error:
+        raise _bad(error) from None
+
+
+def _prefix(name: str) -> str:
+    """Return what a line with this name begins with, empty if there must be no such line."""
+    try:
+        field = canonical(name)
+    except ValueError as error:
+        raise _bad(error) from None
+    prefix = "" if field in _FRAMING else f"{field}: "
+    if len(name) <= _LONGEST:
+        if len(_prefixes) >= _LIMIT:
+            _prefixes.clear()
+        _prefixes[name] = prefix
+    return prefix
+
+
+def _bad(error: ValueError) -> BadRequest:
+    return BadRequest(str(error), id="shoal.transport")

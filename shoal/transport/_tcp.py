@@ -1,0 +1,237 @@
+"""Module _tcp dials and accepts connections, plain or TLS, for transports that frame on TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket as tcp
+import ssl
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from shoal.errors import BadRequest, Unavailable
+from shoal.transport import Accept, Listener
+from shoal.transport._accepted import AcceptedSockets
+from shoal.transport._address import candidates, join, one
+from shoal.transport._connection import Connection
+
+logger = logging.getLogger(__name__)
+
+ID = "shoal.transport"
+BACKLOG = 1024
+AT_ONCE = 64  # connections accepted before other work gets its turn
+PAUSE = 1.0  # seconds without accepting after the system had no room for another connection
+
+# A peer whose machine is gone says nothing: ask after 15 s of silence, as Go does, up to 4 times.
+_KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+
+# A name may stand for addresses this machine does not have, IPv6 ones above all.
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+async def dial(
+    address: str, protocol: Callable[[], P], context: ssl.SSLContext | None, timeout: float
+) -> P:
+    """Connect to `host:port` within seconds; an empty host is this machine.
+
+    Raises Unavailable, naming the address and what is wrong, and BadRequest for no address.
+    """
+    host, port = one(address)
+    # Where the loop has a timeout of its own for the handshake, it must not be the one that fires.
+    own: dict[str, Any] = {"ssl_handshake_timeout": timeout + 1} if context else {}
+    try:
+        async with asyncio.timeout(timeout):
+            transport, connection = await asyncio.get_running_loop().create_connection(
+                protocol, host or "localhost", port, ssl=context, **own
+            )
+    except TimeoutError:
+        raise Unavailable(
+            f"{address} did not accept a connection within {timeout:g} s", id=ID
+        ) from None
+    except ssl.SSLError as error:
+        raise Unavailable(f"no TLS connection to {address}: {error}", id=ID) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Unavailable(f"cannot connect to {address}: {reason}", id=ID) from error
+    except UnicodeError as error:
+        raise BadRequest(f"{address!r} is no address: {error}", id=ID) from error
+    _keep_alive(transport.get_extra_info("socket"))
+    return connection
+
+
+class TcpListener(Listener):
+    """Owns listening sockets, and a task for each connection from the moment it is accepted.
+
+    asyncio.Server leaves connections behind that it has accepted but not announced yet (with TLS,
+    for as long as the handshake takes), and under uvloop it gives up accepting for good after
+    some errors. So this accepts by itself.
+    """
+
+    def __init__(
+        self,
+        accept: Accept,
+        make: Callable[[], Connection],
+        context: ssl.SSLContext | None,
+        handshake_timeout: float,
+    ) -> None:
+        self.address = ""
+        self._make = make
+        self._context = context
+        self._handshake_timeout = handshake_timeout
+        self._loop = asyncio.get_running_loop()
+        self._listening: list[tcp.socket] = []
+        self._sockets = AcceptedSockets(accept)
+        self._arrived: set[tcp.socket] = set()  # accepted, and their task has not begun
+        self._pause: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        state = "" if self._listening else " closed"
+        return f"<listener at {self.address} with {len(self._sockets)} sockets{state}>"
+
+    async def open(self, address: str) -> None:
+        """Bind and begin to accept. Raises Unavailable or BadRequest."""
+        failure: OSError | None = None
+        for host, port in candidates(address):
+            try:
+                self._listening = await _bind(host, port)
+            except OSError as error:
+                failure = error
+            except UnicodeError as error:
+                raise BadRequest(f"{address!r} is no address: {error}", id=ID) from error
+            else:
+                self.address = join(host or "0.0.0.0", self._listening[0].getsockname()[1])
+                self._watch()
+                return
+        taken = failure is not None and failure.errno == errno.EADDRINUSE
+        reason = "it is taken already" if taken else getattr(failure, "strerror", "") or failure
+        raise Unavailable(f"cannot listen at {address}: {reason}", id=ID) from failure
+
+    async def close(self) -> None:
+        listening, self._listening = self._listening, []
+        if self._pause is not None:
+            self._pause.cancel()
+        for socket in listening:
+            self._loop.remove_reader(socket.fileno())
+            socket.close()
+        try:
+            await self._sockets.close()
+        finally:
+            # A task that is cancelled before its first step has not taken its connection.
+            for socket in self._arrived:
+                socket.close()
+            self._arrived.clear()
+
+    def _watch(self) -> None:
+        self._pause = None
+        for socket in self._listening:
+            self._loop.add_reader(socket.fileno(), self._accept_from, socket)
+
+    def _accept_from(self, listening: tcp.socket) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                socket, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._no_room(error)
+                return
+            socket.setblocking(False)
+            self._arrived.add(socket)
+            self._sockets.start(self._serve(socket))
+
+    def _no_room(self, error: OSError) -> None:
+        logger.warning(
+            "%s cannot accept a connection, trying again in %g s: %s", self.address, PAUSE, error
+        )
+        for socket in self._listening:
+            self._loop.remove_reader(socket.fileno())
+        self._pause = self._loop.call_later(PAUSE, self._watch)
+
+    async def _serve(self, socket: tcp.socket) -> None:
+        self._arrived.discard(socket)
+        limit = {"ssl_handshake_timeout": self._handshake_timeout} if self._context else {}
+        try:
+            _, protocol = await self._loop.connect_accepted_socket(
+                self._make, socket, ssl=self._context, **limit
+            )
+        except (OSError, TimeoutError) as error:
+            logger.info("no connection from %s: %s", _peer(socket), error or "it went away")
+            return
+        assert isinstance(protocol, Connection)
+        await self._sockets.serve(protocol)
+
+
+async def _bind(host: str, port: int) -> list[tcp.socket]:
+    """Return sockets that listen at all addresses of a host, at one port."""
+    if not host:
+        return [_everywhere(port)]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=tcp.SOCK_STREAM, flags=tcp.AI_PASSIVE)
+    chosen = port == 0
+    sockets: list[tcp.socket] = []
+    failure: OSError | None = None
+    for family, _, _, _, name in dict.fromkeys(found):
+        try:
+            # Whatever port the first got, the others need the same.
+            socket = tcp.create_server(
+                (name[0], port, *name[2:]),
+                family=family,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            failure = failure or error
+            if error.errno not in _ABSENT and not (chosen and sockets):
+                break
+        else:
+            sockets.append(_ready(socket))
+            port = socket.getsockname()[1]
+    else:
+        if sockets:
+            return sockets
+    for socket in sockets:
+        socket.close()
+    assert failure is not None
+    raise failure
+
+
+def _everywhere(port: int) -> tcp.socket:
+    if tcp.has_dualstack_ipv6():
+        try:
+            return _ready(
+                tcp.create_server(
+                    ("", port), family=tcp.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+                )
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise
+    return _ready(tcp.create_server(("", port), backlog=BACKLOG))
+
+
+def _ready(socket: tcp.socket) -> tcp.socket:
+    socket.setblocking(False)
+    _keep_alive(socket)  # accepted connections inherit it
+    return socket
+
+
+def _keep_alive(socket: Any) -> None:
+    """Have the system ask a silent peer whether it is still there."""
+    try:
+        socket.setsockopt(tcp.SOL_SOCKET, tcp.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE:
+            option = getattr(tcp, name, None)  # not every system has them
+            if option is not None:
+                socket.setsockopt(tcp.IPPROTO_TCP, option, value)
+    except OSError as error:
+        logger.debug("no keep-alive: %s", error)
+
+
+def _peer(socket: tcp.socket) -> str:
+    try:
+        name = socket.getpeername()
+    except OSError:
+        return "a peer that is gone"
+    return join(name[0], name[1])
