@@ -13,10 +13,10 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypedD
 import msgspec
 import pydantic
 import pytest
-from codec.greeter import message
 
 from shoal import schema
 from shoal.registry import Value
+from tests.codec.greeter import message
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from shoal.codec._hooks import from_plain, is_protobuf, name_of
+from shoal.codec._hooks import MISFITS, from_plain, is_protobuf, name_of
 from shoal.errors import BadRequest
 
 # The first whose blank value the hint accepts; Go Micro leaves a message at its zero value.
@@ -26,7 +26,7 @@ def empty(hint: Any) -> Any:
     for blank in _BLANKS:
         try:
             return msgspec.convert(blank(), hint, dec_hook=from_plain)
-        except ValueError:
+        except MISFITS:
             continue
     raise BadRequest(f"the body is empty, {_needs(hint)}")
 
@@ -38,6 +38,6 @@ def _needs(hint: Any) -> str:
         return f"{name_of(hint)} needs {', '.join(required)}"
     try:
         msgspec.convert({}, hint, dec_hook=from_plain)
-    except ValueError as error:
+    except MISFITS as error:
         return f"{name_of(hint)}: {error}"
     return f"{name_of(hint)} is expected"

@@ -8,7 +8,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 _MODULES = re.compile(r"\b(?:\w+\.)+(?=\w)")
+
+
+# What msgspec raises: its own errors are no ValueErrors in some versions, and a TypeError is a key
+# that cannot be hashed, or an object that cannot be encoded.
+MISFITS = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 
 
 class UnknownTypeError(Exception):

@@ -12,7 +12,7 @@ import msgspec
 
 from shoal.codec import Codec
 from shoal.codec._empty import empty
-from shoal.codec._hooks import UnknownTypeError, from_plain, name_of
+from shoal.codec._hooks import MISFITS, UnknownTypeError, from_plain, name_of
 from shoal.codec._lenient import fit, may_help
 from shoal.errors import BadRequest, InternalServerError
 
@@ -39,7 +39,7 @@ class Typed(Codec):
             decode = self._remember(into)
         try:
             return decode(data)  # type: ignore[no-any-return]  # the decoder is into's own
-        except (ValueError, RecursionError, UnknownTypeError) as error:
+        except (*MISFITS, UnknownTypeError) as error:
             return self._again(data, into, error)  # type: ignore[no-any-return]  # as above
 
     @abstractmethod
@@ -73,7 +73,7 @@ class Typed(Codec):
                     return empty(hint)
                 value = fit(value, msgspec.inspect.type_info(hint))
                 return msgspec.convert(value, hint, dec_hook=from_plain, str_keys=True)
-        except (ValueError, RecursionError, UnknownTypeError) as second:
+        except (*MISFITS, UnknownTypeError) as second:
             error = second
         if isinstance(error, UnknownTypeError):
             raise self._unsupported(hint, error) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from shoal.codec._hooks import from_plain, to_plain
+from shoal.codec._hooks import MISFITS, from_plain, to_plain
 from shoal.codec._typed import Typed
 
 
@@ -24,7 +24,7 @@ class JsonCodec(Typed):
     def encode(self, message: object) -> bytes:
         try:
             return self._encode(message) + b"\n"
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (*MISFITS, OverflowError) as error:
             raise self._refused(message, error) from error
 
     def _decoder(self, hint: Any) -> Callable[[bytes], Any]:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import msgspec
 
 from shoal.codec._envelope import Envelope, Envelopes
+from shoal.codec._hooks import MISFITS
 from shoal.codec.json import JsonCodec
 from shoal.errors import BadRequest
 
@@ -42,7 +43,7 @@ def unpack_request(data: bytes) -> Envelope:
     """Return what a request holds."""
     try:
         request = _requests.decode(data)
-    except (ValueError, RecursionError) as error:
+    except MISFITS as error:
         raise BadRequest(f"the body is no JSON-RPC request: {error}") from error
     params = request.params or []
     if len(params) > 1:
@@ -60,7 +61,7 @@ def unpack_response(data: bytes) -> Envelope:
     """Return what a response holds."""
     try:
         response = _responses.decode(data)
-    except (ValueError, RecursionError) as error:
+    except MISFITS as error:
         raise BadRequest(f"the body is no JSON-RPC response: {error}") from error
     # An error without a text is one all the same; the words are Go Micro's.
     text = "unspecified error" if response.error == "" else response.error or ""

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.greeter import full_request, message
-from codec.test_json import Careful, Mixed, Person
 from shoal.codec import Codec
 from shoal.codec.json import JsonCodec
 from shoal.codec.msgpack import MsgpackCodec
 from shoal.codec.proto import ProtoCodec
 from shoal.errors import BadRequest, NotFound
 from shoal.testing.conformance.codec import TYPED, Defaults
+from tests.codec.greeter import full_request, message
+from tests.codec.test_json import Careful, Mixed, Person
 
 HINTS: list[Any] = [hint for _, hint in TYPED]
 HINTS += [Careful, Mixed, Person, Defaults, message("HelloRequest"), msgspec.Raw]

@@ -14,11 +14,11 @@ import msgspec
 import pydantic
 import pytest
 
-from codec.greeter import full_request, message
 from shoal.codec import Codec
 from shoal.codec.json import JsonCodec
 from shoal.errors import BadRequest, InternalServerError, NotFound
 from shoal.testing.conformance.codec import TYPED, CodecConformance, Defaults, Item, Order
+from tests.codec.greeter import full_request, message
 
 
 class Needy(TypedDict):

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.test_json import Plain
 from shoal.codec import Codec
 from shoal.codec._envelope import Envelope
 from shoal.codec.json_rpc import JsonRpcCodec
 from shoal.errors import BadRequest
 from shoal.testing.conformance.codec import TYPED, CodecConformance, Defaults, Item, Order
+from tests.codec.test_json import Plain
 
 pack_request, unpack_request, pack_response, unpack_response = JsonRpcCodec.envelope
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from codec.greeter import full_request, message
-from codec.test_json import BLANKS, Needy, Person, Plain
 from shoal.codec import Codec
 from shoal.codec.msgpack import MsgpackCodec
 from shoal.errors import BadRequest
 from shoal.testing.conformance.codec import TYPED, CodecConformance, Item, Order
+from tests.codec.greeter import full_request, message
+from tests.codec.test_json import BLANKS, Needy, Person, Plain
 
 
 class TestConformance(CodecConformance):
@@ -27,7 +27,13 @@ class TestConformance(CodecConformance):
     needy = ((Order, "id, items"), (Needy, "x"))
     refused = (object(), {"a": Plain()}, 2**64, "\ud800")
     refused_types = (Plain, Iterator, "Order", Order | Item)
-    broken = ((b"\xc1", Any), (b"\x93\x01", list), (b"\x01\x02", int), (b"\xa1\xff", str))
+    broken = (
+        (b"\xc1", Any),
+        (b"\x93\x01", list),
+        (b"\x01\x02", int),
+        (b"\xa1\xff", str),
+        (b"\x81\x80\x01", dict),
+    )
     big = ([Item(f"item {i}") for i in range(60_000)], list[Item])
 
     def make(self) -> Codec:

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from google.protobuf import descriptor_pb2
 
-from codec.greeter import full_request, message
 from shoal.codec import Codec
 from shoal.codec.proto import ProtoCodec
 from shoal.errors import BadRequest, InternalServerError
 from shoal.testing.conformance.codec import CodecConformance, Item
+from tests.codec.greeter import full_request, message
 
 Health = dataclasses.make_dataclass(
     "Health", [("status", str, dataclasses.field(default="", metadata={"proto": 1}))]

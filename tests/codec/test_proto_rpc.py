@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.greeter import full_request, message
 from shoal.codec import Codec
 from shoal.codec._envelope import Envelope
 from shoal.codec.proto_rpc import ProtoRpcCodec
 from shoal.errors import BadRequest, InternalServerError
 from shoal.testing.conformance.codec import CodecConformance, Item
+from tests.codec.greeter import full_request, message
 
 pack_request, unpack_request, pack_response, unpack_response = ProtoRpcCodec.envelope
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.greeter import message
 from shoal.codec import _tagged
+from tests.codec.greeter import message
 
 
 class Mood(enum.IntEnum):
