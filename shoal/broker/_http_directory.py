@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shoal.errors import Error, Unavailable
+from shoal.errors import Error
 from shoal.registry import Node, Record, Registry
 
 logger = logging.getLogger(__name__)
@@ -44,28 +44,27 @@ class Directory:
     def __repr__(self) -> str:
         return f"Directory({self._name!r}, topics={sorted(self._topics)})"
 
-    async def nodes(self, topic: str) -> Mapping[Key, Node]:
-        """Return the nodes of a topic.
+    @property
+    def answered(self) -> bool:
+        """Whether the registry has told anything yet."""
+        return self._known
 
-        Raises Unavailable while the registry has never answered.
-        """
+    def nodes(self, topic: str) -> Mapping[Key, Node]:
+        """Return the nodes of a topic that are not known to be out of reach."""
+        now = asyncio.get_running_loop().time()
+        entries = self._topics.get(topic, {})
+        return {key: entry.node for key, entry in entries.items() if entry.rests_until <= now}
+
+    def refresh(self, topic: str) -> asyncio.Task[None] | None:
+        """Look up if it is time to; returns the look-up that is under way."""
         loop = asyncio.get_running_loop()
         if self._watching is None:
-            self._watching = loop.create_task(self._watch())
-            await asyncio.sleep(0)  # a watch begins with its first step: look up after it
+            self._watching = loop.create_task(self._watch())  # begins before the look-up does
         age = loop.time() - self._asked
         if self._asking is None and age > (FRESH if topic in self._topics else PAUSE):
             self._asked = loop.time()
             self._asking = loop.create_task(self._ask())
-        if self._asking is not None and topic not in self._topics:
-            await asyncio.wait([self._asking])
-        if not self._known and topic not in self._topics:
-            raise Unavailable(
-                f"the registry does not tell who subscribes to {topic!r}", id="shoal.broker"
-            )
-        now = loop.time()
-        entries = self._topics.get(topic, {})
-        return {key: entry.node for key, entry in entries.items() if entry.rests_until <= now}
+        return self._asking
 
     def add(self, record: Record) -> None:
         """Take in nodes that were registered."""

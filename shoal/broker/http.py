@@ -185,15 +185,26 @@ class HttpBroker(Broker):
             await asyncio.gather(*posts)
 
     async def _targets(self, topic: str) -> list[_Target]:
-        targets = []
-        for generation in self._generations:
-            name = generation.replace("<topic>", topic)
-            directory = self._directories.get(name)
-            if directory is None:
-                directory = self._directories[name] = Directory(self._registry, name)
-            for (version, _), node in (await directory.nodes(topic)).items():
-                targets.append(_Target(generation, directory, version, node))
+        directories = [(name, self._directory(name, topic)) for name in self._generations]
+        under_way = [task for _, one in directories if (task := one.refresh(topic))]
+        known = any(one.nodes(topic) for _, one in directories)
+        if under_way and not (known and all(one.answered for _, one in directories)):
+            await asyncio.wait(under_way)
+        targets = [
+            _Target(generation, directory, version, node)
+            for generation, directory in directories
+            for (version, _), node in directory.nodes(topic).items()
+        ]
+        if not targets and not all(one.answered for _, one in directories):
+            raise Unavailable(f"the registry does not tell who subscribes to {topic!r}", id=ID)
         return targets
+
+    def _directory(self, generation: str, topic: str) -> Directory:
+        name = generation.replace("<topic>", topic)
+        directory = self._directories.get(name)
+        if directory is None:
+            directory = self._directories[name] = Directory(self._registry, name)
+        return directory
 
     async def _post_to_any(self, event: _Event, targets: Sequence[_Target]) -> None:
         """Post to the first that takes it, as long as no other can have got it."""
