@@ -290,10 +290,14 @@ class CachedSelector(Selector):
         if entry.choice.used or entry.waiting:
             entry.choice.used = False
             entry.last_used = now
-        elif now - entry.last_used >= self._idle and not entry.nodes.busy():
+        elif now - entry.last_used >= self._idle and not self._needed(entry):
             self._drop(entry.nodes.name)
             return
         self._refresh(entry)
+
+    def _needed(self, entry: _Entry) -> bool:
+        # What a registry in trouble told last cannot be had again.
+        return entry.nodes.busy() or (entry.failure is not None and bool(entry.nodes.loads))
 
     # Watching
 

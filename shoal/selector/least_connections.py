@@ -10,7 +10,8 @@ from shoal.registry import Registry
 from shoal.selector import Load
 from shoal.selector._cached import CachedSelector, Settings
 
-SAMPLE = 64  # looking at more nodes costs more than it wins
+ALL = 64  # up to so many nodes each is looked at; of more, looking costs more than it wins
+SAMPLE = 16
 
 
 def least_connections(service: str, loads: Sequence[Load]) -> Load:
@@ -21,8 +22,8 @@ def least_connections(service: str, loads: Sequence[Load]) -> Load:
 class LeastConnectionsSelector(CachedSelector):
     """Gives the node with the fewest of this client's calls in flight, any of several such.
 
-    It looks at all nodes up to 64, and at 64 by chance where there are more: microseconds either
-    way, and with 64 the node is among the best twentieth in 96 of 100 calls.
+    It looks at all nodes up to 64, and at 16 by chance where there are more: a few microseconds
+    either way, and of 16 one is among the best quarter in 99 of 100 calls.
     """
 
     def __init__(self, registry: Registry, **settings: Unpack[Settings]) -> None:
@@ -35,7 +36,7 @@ class LeastConnectionsSelector(CachedSelector):
 def fewest(loads: Sequence[Load], chance: Callable[[], float]) -> Load:
     """Return a load with the fewest calls in flight; `chance` gives numbers in [0, 1)."""
     count = len(loads)
-    if count > SAMPLE:
+    if count > ALL:
         loads = [loads[int(chance() * count)] for _ in range(SAMPLE)]
     least = min([load.in_flight for load in loads])
     best = [load for load in loads if load.in_flight == least]

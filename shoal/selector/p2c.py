@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import random
-from asyncio import get_running_loop
 from collections.abc import Callable, Sequence
+from math import exp
 from typing import Unpack
 
 from shoal.registry import Registry
@@ -44,9 +43,14 @@ def better_of_two(loads: Sequence[Load], chance: Callable[[], float]) -> Load:
     b = loads[second + 1 if second >= first else second]
     cost_a, cost_b = a.latency, b.latency
     if cost_a and cost_b:
-        now = get_running_loop().time()
-        cost_a *= (a.in_flight + 1) * math.exp((a.marked - now) / DECAY)
-        cost_b *= (b.in_flight + 1) * math.exp((b.marked - now) / DECAY)
+        cost_a *= a.in_flight + 1
+        cost_b *= b.in_flight + 1
+        # Both fade by the same law, so only the time between their marks makes a difference.
+        later = a.marked - b.marked
+        if later > 0:
+            cost_b *= exp(-later / DECAY)
+        elif later:
+            cost_a *= exp(later / DECAY)
         return a if cost_a <= cost_b else b
     # Of one that was never called, one answer is awaited before it gets more than its share.
     if not cost_a and not a.in_flight:

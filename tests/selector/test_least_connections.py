@@ -50,4 +50,4 @@ def test_of_very_many_nodes_it_gives_one_of_the_best() -> None:
         load.in_flight = number
     chance = random.Random(3).random
     given = [fewest(loads, chance).in_flight for _ in range(500)]
-    assert sum(rank < 250 for rank in given) > 450
+    assert sum(rank < 1250 for rank in given) > 480
