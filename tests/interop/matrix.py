@@ -8,8 +8,14 @@ from pathlib import Path
 
 MATRIX = Path(__file__).resolve().parent / "matrix.json"
 
-DIRECTIONS = ("go to python", "python to go")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "interop.md"
+
+GO_TO_PYTHON, PYTHON_TO_GO = DIRECTIONS = ("go to python", "python to go")
 """Who calls, publishes or looks up, and who answers."""
+
+
+_BEGIN = "<!-- matrix: begin -->"
+_END = "<!-- matrix: end -->"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,6 +84,16 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_page(page: Path = PAGE, path: Path = MATRIX) -> None:
+    """Put the table between the markers of the page."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not end:
+        raise ValueError(f"{page} has no {_BEGIN} and {_END}")
+    text = f"{before}{begin}\n\n{markdown(load(path))}\n{end}{after}"
+    page.write_text(text, encoding="utf-8")
+
+
 def _newest_first(column: tuple[str, str]) -> tuple[int, str, str]:
     version, direction = column
     digits = version.removeprefix("v")
@@ -94,3 +110,7 @@ def _mark(row: Row | None, notes: list[str]) -> str:
     if row.detail not in notes:
         notes.append(row.detail)
     return f"{mark} ({notes.index(row.detail) + 1})"
+
+
+if __name__ == "__main__":
+    write_page()

@@ -176,6 +176,20 @@ func (g *Greeter[S]) Sum(ctx context.Context, stream S) error {
 	}
 }
 
+// Total adds until the caller ends its direction, then replies: possible for callers that keep the connection open.
+func (g *Greeter[S]) Total(ctx context.Context, stream S) error {
+	total := 0
+	for {
+		var request SumRequest
+		if err := stream.Recv(&request); err == io.EOF {
+			return stream.Send(&SumReply{Total: total})
+		} else if err != nil {
+			return err
+		}
+		total += request.N
+	}
+}
+
 // StreamFail sends one item, then fails.
 func (g *Greeter[S]) StreamFail(ctx context.Context, stream S) error {
 	var request FailRequest
