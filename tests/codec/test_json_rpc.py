@@ -18,7 +18,7 @@ from tests.codec.test_json import Plain
 
 pack_request, unpack_request, pack_response, unpack_response = JsonRpcCodec.envelope
 
-# Captured from Go Micro v6.10.
+# The form of Go Micro v6.10; the error is its form of an error with a text put in.
 REQUEST = b'{"params":[{"name":"J"}],"id":"0","method":"Greeter.Hello"}\n'
 RESPONSE = b'{"id":"0","result":{"msg":"Hello J"},"error":null}\n'
 ERROR = b'{"id":"","result":null,"error":"rpc: can\'t find method Nope"}\n'
