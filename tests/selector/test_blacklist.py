@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shoal.errors import BadRequest, Error, InternalServerError, NotFound, Timeout, Unavailable
-from shoal.registry import Node, Record, Registry
+from shoal.registry import Record, Registry
 from shoal.registry.memory import MemoryRegistry
 from shoal.selector import Selector
 from shoal.selector.blacklist import BlacklistSelector, blames_node
@@ -26,12 +26,11 @@ class TestBlacklist(SelectorConformance):
         return BlacklistSelector(registry)
 
 
-async def fail(selector: Selector, times: int, error: Error | None = None) -> Node:
+async def fail(selector: Selector, times: int) -> None:
     """Let calls of the only node fail."""
     for _ in range(times):
         node = (await selector.select("greeter"))()
-        selector.mark("greeter", node, error or InternalServerError("no"), 0.01)
-    return node
+        selector.mark("greeter", node, InternalServerError("no"), 0.01)
 
 
 async def out(selector: Selector) -> bool:
