@@ -21,7 +21,7 @@ RESPONSE = bytes.fromhex("00000009 110100000000000000 00000004 0a026f6b")
 ERROR = bytes.fromhex(
     "0000001d 1a1b7270633a2063616e27742066696e64206d6574686f64204e6f7065 00000000"
 )
-# By the source of Go Micro v1.18 (not captured), whose envelope keeps zero fields: id 0, an empty error.
+# By the source of Go Micro v1.18 (not captured), which keeps zero fields: id 0, an empty error.
 V1_RESPONSE = bytes.fromhex("0000000d 0a00 110000000000000000 1a00 00000000")
 
 
