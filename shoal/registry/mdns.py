@@ -172,8 +172,12 @@ class MdnsRegistry(Registry):
             for instance in instances:
                 # One node a message: Go Micro reads no more than one from each.
                 if answers := instance.answer(question):
-                    reply = zone.reply(query, question, answers)
-                    multicast.reply(_dns.encode(reply), address)
+                    try:
+                        reply = _dns.encode(zone.reply(query, question, answers))
+                    except _dns.DnsError as error:  # too much was asked to be echoed
+                        self._complaints.add(error, address)
+                        return
+                    multicast.reply(reply, address)
 
     def _tell(self, message: _dns.Message, address: Address) -> None:
         for entry in zone.read_entries(message, self._domain) if self._watches else ():

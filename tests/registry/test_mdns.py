@@ -333,7 +333,7 @@ async def test_a_registry_that_hears_nothing_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Deaf(Multicast):
-        def _readable(self, sock: socket.socket) -> None:
+        def _readable(self, sock: socket.socket, limit: int = 1) -> None:
             sock.recv(65536)
 
     monkeypatch.setattr("shoal.registry.mdns.Multicast", Deaf)
@@ -372,6 +372,23 @@ async def test_what_strangers_say_is_dropped(
     lines = [r for r in caplog.records if r.name.startswith("shoal")]
     assert len(lines) == 1
     assert "dropped 1 bad packets" in lines[0].getMessage()
+
+
+async def test_a_question_too_long_to_be_echoed_is_dropped(
+    registry: MdnsRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise = {str(i): os.urandom(100).hex() for i in range(250)}
+    record = Record("greeter", nodes=(Node("a", "10.0.0.1:80", noise),))
+    await registry.register(record)
+    domain = registry._domain.encode()
+    long = [_dns.Question((bytes([i]) * 60,) * 4, _dns.PTR) for i in range(31)]
+    questions = (_dns.Question((b"greeter", domain), _dns.PTR), *long)
+    asking = Multicast(lambda *_: None, listen=False, interface=LOOPBACK)
+    asking.send(_dns.encode(_dns.Message(questions=questions)))
+    await until(lambda: "dropped 1 bad packets" in caplog.text)
+    asking.close()
+    (found,) = await MdnsRegistry(LOOPBACK, domain=registry._domain, timeout=1).get("greeter")
+    assert found == record
 
 
 async def test_strangers_cannot_fill_the_memory(
