@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from shoal import schema
 from shoal.registry import Endpoint
+from shoal.schema import description, example, value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,14 +85,14 @@ class Method:
         if self.mark.idempotent:
             metadata["idempotent"] = "true"
         doc = inspect.getdoc(self.function) or ""
-        if description := schema.description(doc):
-            metadata["description"] = description
-        if example := schema.example(doc):
-            metadata["example"] = example
+        if text := description(doc):
+            metadata["description"] = text
+        if text := example(doc):
+            metadata["example"] = text
         return Endpoint(
             self.name,
-            request=None if self.request is None else schema.value(self.request),
-            response=None if self.reply is None else schema.value(self.reply),
+            request=None if self.request is None else value(self.request),
+            response=None if self.reply is None else value(self.reply),
             metadata={**metadata, **self.mark.metadata},
         )
 

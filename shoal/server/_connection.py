@@ -115,16 +115,16 @@ class Connection:
                 content_type = wire.LEGACY.get(content_type, content_type)
         codec = server.codecs[content_type]
         functions = wire.envelope(codec)
-        if functions is not None and "Micro-Stream" not in header:
-            envelope = functions.unpack_request(body)
-            body = envelope.body
-            name = name or envelope.method
-            if not wire.id_of(header):
-                header["Micro-Id"] = str(envelope.id)
+        id: str | int = ""
+        if functions is not None:
+            id = wire.id_of(header)
+            if "Micro-Stream" not in header:
+                envelope = functions.unpack_request(body)
+                body, name, id = envelope.body, name or envelope.method, id or envelope.id
         method = server.methods.get(name)
         if method is None:
             raise _unknown(name, server.methods)
-        return Incoming(method, codec, header, body, codec.content_type)
+        return Incoming(method, codec, header, body, codec.content_type, id)
 
     async def _unary(self, incoming: Incoming) -> Message:
         header, method, codec = incoming.header, incoming.method, incoming.codec
@@ -153,7 +153,7 @@ class Connection:
             return server.failed(header, unexpected(method.name, error), codec)
         functions = wire.envelope(codec)
         if functions is not None:
-            body = functions.pack_response(wire.id_of(header), "", body)
+            body = functions.pack_response(incoming.id, "", body)
         return Message(wire.reply_ids(header), body, server.reply_header(incoming.content_type))
 
     async def _event(self, message: Message) -> Message:

@@ -23,78 +23,87 @@ KEPT = 1024  # log lines that can be asked for
 SPANS = 256  # requests that can be asked for
 
 
+def _tag(number: int) -> dict[str, object]:
+    """Give a field its number in the protobuf form of the message."""
+    return {"proto": number}
+
+
+def _uint64(number: int) -> dict[str, object]:
+    return {"proto": number, "as": "uint64"}
+
+
 @dataclass
 class HealthRequest:
-    service: str = ""
+    service: str = field(default="", metadata=_tag(1))
 
 
 @dataclass
 class HealthResponse:
-    status: str = ""
+    status: str = field(default="", metadata=_tag(1))
 
 
 @dataclass
 class StatsRequest:
-    service: str = ""
+    service: str = field(default="", metadata=_tag(1))
 
 
 @dataclass
 class StatsResponse:
-    timestamp: int = 0
+    timestamp: int = field(default=0, metadata=_uint64(1))
     """Unix seconds, as `started`."""
-    started: int = 0
-    uptime: int = 0
+    started: int = field(default=0, metadata=_uint64(2))
+    uptime: int = field(default=0, metadata=_uint64(3))
     """Seconds."""
-    memory: int = 0
+    memory: int = field(default=0, metadata=_uint64(4))
     """Resident bytes."""
-    threads: int = 0
-    gc: int = 0
+    threads: int = field(default=0, metadata=_uint64(5))
+    gc: int = field(default=0, metadata=_uint64(6))
     """Go's nanoseconds in collection; Python does not measure them, so the collections."""
-    requests: int = 0
-    errors: int = 0
+    requests: int = field(default=0, metadata=_uint64(7))
+    errors: int = field(default=0, metadata=_uint64(8))
 
 
 @dataclass
 class LogRequest:
-    service: str = ""
-    stream: bool = False
+    service: str = field(default="", metadata=_tag(1))
+    stream: bool = field(default=False, metadata=_tag(2))
     """Whether to go on with what is logged from now on."""
-    count: int = 0
+    count: int = field(default=0, metadata=_tag(3))
     """The last so many lines; 0 is all that are kept."""
-    since: int = 0
+    since: int = field(default=0, metadata=_tag(4))
     """Unix seconds."""
 
 
 @dataclass
 class Record:
-    timestamp: int = 0
-    metadata: dict[str, str] = field(default_factory=dict[str, str])
-    message: str = ""
+    timestamp: int = field(default=0, metadata=_tag(1))
+    metadata: dict[str, str] = field(default_factory=dict[str, str], metadata=_tag(2))
+    message: str = field(default="", metadata=_tag(3))
 
 
 @dataclass
 class TraceRequest:
-    id: str = ""
+    id: str = field(default="", metadata=_tag(1))
 
 
 @dataclass
 class Span:
-    trace: str = ""
-    id: str = ""
-    parent: str = ""
-    name: str = ""
-    started: int = 0
+    trace: str = field(default="", metadata=_tag(1))
+    id: str = field(default="", metadata=_tag(2))
+    parent: str = field(default="", metadata=_tag(3))
+    name: str = field(default="", metadata=_tag(4))
+    started: int = field(default=0, metadata=_uint64(5))
     """Unix nanoseconds."""
-    duration: int = 0
+    duration: int = field(default=0, metadata=_uint64(6))
     """Nanoseconds."""
-    metadata: dict[str, str] = field(default_factory=dict[str, str])
-    type: int = 0
+    metadata: dict[str, str] = field(default_factory=dict[str, str], metadata=_tag(7))
+    type: int = field(default=0, metadata=_tag(8))
     """0 for a request that came in, 1 for one that went out."""
 
 
 @dataclass
 class TraceResponse:
-    spans: list[Span] = field(default_factory=list[Span])
+    spans: list[Span] = field(default_factory=list[Span], metadata=_tag(1))
 
 
 class Debug:
@@ -164,10 +173,13 @@ class _LogBuffer(logging.Handler):
         self.lines.append(line)
         for queue, loop in list(self.followers.items()):
             loop.call_soon_threadsafe(_offer, queue, line)
-        if logging.lastResort is not None and logging.getLogger().handlers == [self]:
-            # Listening to the log must not silence a program that has not set it up.
-            if record.levelno >= logging.lastResort.level:
-                logging.lastResort.handle(record)
+        last = logging.lastResort
+        if (
+            last is not None
+            and logging.getLogger().handlers == [self]
+            and (record.levelno >= last.level)
+        ):
+            last.handle(record)  # listening must not silence a program that sets up no logging
 
     def follow(self) -> asyncio.Queue[Record | None]:
         """Return a queue that gets new lines; who is slow misses some."""

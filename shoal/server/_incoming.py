@@ -22,6 +22,8 @@ class Incoming:
     header: dict[str, str]
     body: bytes
     content_type: str
+    id: str | int
+    """The request's id, of the type its legacy envelope has it in."""
 
 
 def late(name: str, seconds: float) -> Error:

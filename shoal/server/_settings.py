@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +12,8 @@ class ServerSettings:
     """Names, limits and times of a server; all times are seconds."""
 
     version: str = "latest"
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Goes into the node's id behind the name; mdns has room for 63 bytes of both."""
     address: str = ":0"
     advertise: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])

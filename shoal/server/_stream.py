@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from shoal import context, wire
@@ -29,6 +30,7 @@ class ServerStream:
         self._rest: deque[Message] = deque()
         self._ended = False
         self._receiving = False
+        self._rest_reader: asyncio.Task[None] | None = None
         header = incoming.header
         self._reply = {name: header[name] for name in _REPEATED if name in header}
         self._reply.update(wire.reply_ids(header))
@@ -58,6 +60,10 @@ class ServerStream:
             return server.failed(header, late(name, timeout or 0.0), incoming.codec)
         except Exception as error:
             return server.failed(header, unexpected(name, error), incoming.codec)
+        finally:
+            if self._rest_reader is not None:
+                self._rest_reader.cancel()
+                await asyncio.gather(self._rest_reader, return_exceptions=True)
         return wire.error_reply(header, wire.EOS)
 
     async def _handle(self) -> None:
@@ -89,7 +95,7 @@ class ServerStream:
         body = incoming.codec.encode(item)
         functions = wire.envelope(incoming.codec)
         if functions is not None:
-            body = functions.pack_response(wire.id_of(incoming.header), "", body)
+            body = functions.pack_response(incoming.id, "", body)
         shared = self._server.reply_header(incoming.content_type)
         await self._socket.send(Message(self._reply, body, shared))
 
@@ -117,6 +123,8 @@ class ServerStream:
         text = wire.error_in(message.header)
         if text == wire.EOS:
             self._ended = True
+            # Clients ask now and then whether it is over. Unread, that would stop the connection.
+            self._rest_reader = asyncio.get_running_loop().create_task(self._drop_rest())
             raise StopAsyncIteration
         if text:
             raise from_wire(text)
@@ -143,6 +151,11 @@ class ServerStream:
         else:
             drain.close()
         return any(wire.error_in(message.header) == wire.EOS for message in self._rest)
+
+    async def _drop_rest(self) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                await self._socket.recv()
 
     async def _drain(self) -> None:
         try:

@@ -7,11 +7,12 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal import context, schema, wire
+from shoal import context, wire
 from shoal.endpoints import subscriber_type
 from shoal.message import Message
 from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Endpoint
+from shoal.schema import value
 
 if TYPE_CHECKING:
     from shoal.server.rpc import RpcServer
@@ -46,7 +47,7 @@ class Subscriber:
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
         return Endpoint(
             name.rpartition("<locals>.")[2],
-            request=schema.value(self._type),
+            request=value(self._type),
             metadata={"topic": self.topic, "subscriber": "true"},
         )
 
