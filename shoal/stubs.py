@@ -7,9 +7,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, Unpack, cast
 
-from shoal.client import CallOptions, Client, Request, Stream
+from shoal import wire
+from shoal.client import CallOptions, Client, EndOfStream, Request, Stream
 from shoal.endpoints import Method, methods
-from shoal.errors import ConnectionClosed
+from shoal.errors import ConnectionClosed, InternalServerError
 
 T = TypeVar("T")
 
@@ -59,7 +60,11 @@ def _caller(
 
     async def client_stream(items: AsyncIterator[Any]) -> Any:
         async with client.stream(request(None), **options) as stream, _sending(stream, items):
-            return await stream.recv()
+            try:
+                return await stream.recv()
+            except EndOfStream:
+                text = f"{service} {method.name} ended without a reply"
+                raise InternalServerError(text, id=wire.CLIENT) from None
 
     async def both_stream(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async with client.stream(request(None), **options) as stream, _sending(stream, items):

@@ -133,6 +133,20 @@ def is_legacy(header: Mapping[str, str]) -> bool:
     return not (endpoint_of(header) or header.get("Micro-Service") or header.get("X-Micro-Service"))
 
 
+# What a client sends on a stream of which it has sent the end and may have missed the server's: a
+# content type nobody knows. Go Micro answers it in text/plain if the stream is over, else not.
+_NO_TYPE = "application/x-end"
+END_QUESTION = {"Content-Type": _NO_TYPE, "Micro-Error": "is this stream over?"}
+
+
+def is_end_answer(message: Message) -> bool:
+    """Whether a message says that the stream of END_QUESTION is over."""
+    return (
+        message.header.get("Content-Type") == "text/plain"
+        and _NO_TYPE.encode() in message.body[:500]
+    )
+
+
 # Replies
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any, Generic
 
 from shoal import wire
@@ -11,6 +13,9 @@ from shoal.codec import Codec
 from shoal.errors import ConnectionClosed, Error
 from shoal.message import Header, Message
 from shoal.transport import Socket
+
+QUIET = 0.05  # seconds without a message before a stream that was half closed is asked after
+PATIENCE = 5.0  # the longest time between two such questions
 
 
 class RpcStream(Stream[Reply], Generic[Reply]):
@@ -31,6 +36,8 @@ class RpcStream(Stream[Reply], Generic[Reply]):
         self._header = dict(header)
         self._ended: Exception | None = None
         self._sent_end = False
+        self._heard = 0  # messages that came
+        self._asking: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "half closed" if self._sent_end else "open"
@@ -58,7 +65,7 @@ class RpcStream(Stream[Reply], Generic[Reply]):
         if self._ended is not None:
             raise self._ended
         try:
-            message = await self._socket.recv()
+            message = await self._receive()
             if wire.error_in(message.header) == wire.EOS:
                 raise EndOfStream
             body = wire.reply_body(message, self._shared["Content-Type"], self._codec)
@@ -73,6 +80,38 @@ class RpcStream(Stream[Reply], Generic[Reply]):
             self._sent_end = True
             header = {**self._header, "Micro-Error": wire.EOS}
             await self._socket.send(Message(header, b"", self._shared))
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        """Ask whether the stream is over as long as nothing comes.
+
+        A Go Micro server (v1 to v6) says nothing at the end of a stream whose handler has read
+        the client's end; only to a message for a stream it no longer has does it answer.
+        """
+        header = {**self._header, **wire.END_QUESTION}
+        wait = QUIET
+        with suppress(ConnectionClosed):
+            while True:
+                heard = self._heard
+                await asyncio.sleep(wait)
+                if heard != self._heard:
+                    wait = QUIET
+                    continue
+                await self._socket.send(Message(header, b"", self._shared))
+                wait = min(2 * wait, PATIENCE)
+
+    async def _receive(self) -> Message:
+        """Return the next message that is no answer to what this side asked."""
+        message = await self._socket.recv()
+        while self._asking is not None and wire.is_end_answer(message):
+            try:
+                # Items may be under way still: the answer comes from another thread of the server.
+                async with asyncio.timeout(QUIET):
+                    message = await self._socket.recv()
+            except TimeoutError:
+                raise EndOfStream from None
+        self._heard += 1
+        return message
 
     async def __aiter__(self) -> AsyncIterator[Reply]:
         while True:
@@ -83,4 +122,9 @@ class RpcStream(Stream[Reply], Generic[Reply]):
             yield reply
 
     async def close(self) -> None:
-        await self._socket.close()
+        try:
+            if self._asking is not None:
+                self._asking.cancel()
+                await asyncio.gather(self._asking, return_exceptions=True)
+        finally:
+            await self._socket.close()

@@ -1,4 +1,4 @@
-"""The handlers of the Go peers (go/peer/handlers.go) written for Shoal, so that facts go both ways."""
+"""The handlers of the Go peers (go/peer/handlers.go) written for Shoal: facts go both ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls with one reply: JSON and protobuf, large bodies, many at once, connections that are reused."""
+"""Calls with one reply: JSON and protobuf, large, many at once, on connections that are reused."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ async def test_empty_protobuf_both_ways(
     with fact("protobuf message of no bytes", PYTHON_TO_GO):
         request = shoal.Request("x", "Proto.Hello", messages.HelloRequest(), messages.HelloReply)
         reply = await client.call(request, address=server.address)
-        assert reply.greeting == "Hello " and not reply.request.name
+        assert reply.greeting == "Hello "
+        assert not reply.request.name
 
 
 async def test_large_bodies_both_ways(
