@@ -11,7 +11,7 @@ from typing import Any, cast
 import click
 
 from shoal._settings import PAIRS, SETTINGS, Setting
-from shoal.cli import _exits
+from shoal.cli import _exits, _output
 from shoal.options import Options, OptionsError
 
 _GIVEN = "shoal.given"
@@ -87,7 +87,9 @@ class Program(Group):
         except Exception as error:
             if ctx.meta.get(_DEBUG):
                 raise
-            raise _exits.failure(error) from error
+            failure = _exits.failure(error)
+            _output.note(failure.message)
+            raise SystemExit(failure.code) from error
 
 
 def options(ctx: click.Context) -> Options:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
-
-import click
-
-from shoal.cli._output import plain
 from shoal.errors import BadRequest, Error, Timeout, Unavailable
 from shoal.plugins import PluginError
 from shoal.tls import TlsError
@@ -20,20 +15,19 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 
-class Failure(click.ClickException):
+class Failure(Exception):
     """A sentence for the user, and the code the command exits with."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
-        self.exit_code = code
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the sentence to stderr."""
-        click.echo(f"shoal: {plain(self.message)}", file=file, err=True)
+        self.message = message
+        self.code = code
 
 
 def failure(error: Exception, about: str = "") -> Failure:
     """Return how a command ends that an exception stopped; `about` says what it was doing."""
+    if isinstance(error, Failure):
+        return error
     prefix = f"{about}: " if about else ""
     if isinstance(error, Error):
         return Failure(f"{prefix}{sentence(error)}", code(error))

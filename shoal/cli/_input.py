@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -22,22 +21,13 @@ from shoal.errors import BadRequest
 _CHUNK = 65536
 
 
-class Duration(click.ParamType):
-    """A time limit as Go writes it (`500ms`), in seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the seconds."""
-        if isinstance(value, float):
-            return value
-        try:
-            seconds: float = TIME_LIMIT.parse(value)
-        except ValueError as error:
-            self.fail(f"{value!r} {error}", param, ctx)
-        return seconds
+def duration(text: str) -> float:
+    """Return the seconds of a time limit as Go writes it (`500ms`); raises BadParameter."""
+    try:
+        seconds: float = TIME_LIMIT.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} {error}") from None
+    return seconds
 
 
 def metadata(pairs: Sequence[str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ _SHARED: tuple[_Decorator, ...] = (
     click.option(
         "--address", multiple=True, metavar="HOST:PORT", help="Call here, without the registry."
     ),
-    click.option("--timeout", type=_input.Duration(), help="Limit of the whole, such as 500ms."),
+    click.option("--timeout", type=_input.duration, help="Limit of the whole, such as 500ms."),
     click.option(
         *("--metadata", "-m", "--header", "-H", "pairs"),
         multiple=True,
@@ -58,7 +58,7 @@ def _shared(command: Any) -> Any:
 @click.option("--json", "line", is_flag=True, help="Print the reply on one line.")
 @click.option("--raw", is_flag=True, help="Print the reply as it came.")
 @click.pass_context
-def call(ctx: click.Context, name: str, endpoint: str, **given: Any) -> None:
+def call(ctx: click.Context, /, name: str, endpoint: str, **given: Any) -> None:
     """Call an endpoint and print its reply.
 
     JSON is the request, {} without one; - reads it from stdin, @PATH from a file.
@@ -89,11 +89,11 @@ def call(ctx: click.Context, name: str, endpoint: str, **given: Any) -> None:
 @click.argument("items", nargs=-1, metavar="[JSON]...")
 @_shared
 @click.option("--count", type=click.IntRange(1), help="End after so many replies.")
-@click.option("--idle", type=_input.Duration(), help="End when all is sent and no reply came for"
+@click.option("--idle", type=_input.duration, help="End when all is sent and no reply came for"
               " so long; Go's services do not end a stream that the caller has.")  # fmt: skip
 @click.option("--json", "_json", is_flag=True, expose_value=False, hidden=True)
 @click.pass_context
-def stream(ctx: click.Context, name: str, endpoint: str, **given: Any) -> None:
+def stream(ctx: click.Context, /, name: str, endpoint: str, **given: Any) -> None:
     """Open a stream and print each reply as a line of JSON.
 
     Each JSON is an item to send, {} without one; - sends the lines of stdin, as they come.
