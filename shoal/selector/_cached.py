@@ -233,6 +233,7 @@ class CachedSelector(Selector):
 
     async def _look_up(self, entry: _Entry) -> None:
         name = entry.nodes.name
+        missing = False
         try:
             async with asyncio.timeout(self._timeout):
                 records = await self._registry.get(name)
@@ -243,13 +244,16 @@ class CachedSelector(Selector):
                 logger.info("%r tells again who runs service %r", self._registry, name)
             entry.failure = None
             entry.failures = 0
-            entry.nodes.replace(records, entry.touched)
+            missing = entry.nodes.replace(records, entry.touched)
         entry.lookup = None
         loop = get_running_loop()
-        entry.quiet_until = loop.time() + QUIET
+        # Only who was not found is not asked for again at once.
+        entry.quiet_until = 0.0 if entry.nodes.loads else loop.time() + QUIET
         self._publish(entry)
         entry.settled.set()
         delay = self._ttl * self._rng.uniform(0.9, 1.0)
+        if missing:
+            delay = min(delay, QUIET)
         if entry.failure is not None:
             delay = min(delay, self._backoff(entry.failures))
         self._schedule(entry, delay)
@@ -276,8 +280,8 @@ class CachedSelector(Selector):
         if entry.nodes.loads:
             self._ready[name] = entry.choice
             entry.settled.set()
-        elif self._ready.pop(name, None) is not None:
-            entry.quiet_until = get_running_loop().time() + QUIET
+        else:
+            self._ready.pop(name, None)
 
     def _schedule(self, entry: _Entry, delay: float) -> None:
         if entry.timer is not None:

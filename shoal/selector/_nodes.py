@@ -28,26 +28,34 @@ class Nodes:
         self.pool = Pool(name, self.loads, self.health)
         self._versions: dict[str, str] = {}  # node id -> version
         self._shapes: dict[str, Record] = {}  # version -> its record without nodes
+        self._missed: set[str] = set()  # not in the last answer
         self._leaving: dict[tuple[str, str], Load] = {}  # gone, but calls still run
         self._records: Sequence[Record] | None = None
         self._views: dict[tuple[Filter, ...], Pool] = {}
 
     # What the registry says
 
-    def replace(self, records: Sequence[Record], keep: Container[str] = ()) -> None:
-        """Take a whole answer; nodes whose id is in `keep` stay as (or as absent as) they are."""
+    def replace(self, records: Sequence[Record], keep: Container[str] = ()) -> bool:
+        """Take a whole answer; nodes whose id is in `keep` stay as (or as absent as) they are.
+
+        A node that is missing stays until a second answer misses it too: an answer over multicast
+        can get lost. True if there are such nodes, so that another look-up is due soon.
+        """
         found = {
             node.id: (node, record.version)
             for record in records
             for node in record.nodes
             if node.id not in keep
         }
-        gone = [id for id in self.loads if id not in found and id not in keep]
+        missing = {id for id in self.loads if id not in found and id not in keep}
+        gone = missing & self._missed
+        self._missed = missing - gone
         for record in records:
             self._shape(record)
         self._put(found.values(), gone)
         used = set(self._versions.values())
         self._shapes = {version: one for version, one in self._shapes.items() if version in used}
+        return bool(self._missed)
 
     def update(self, record: Record) -> None:
         """Add nodes or replace what is known of them."""
