@@ -214,3 +214,21 @@ async def test_early_close(
             await stream.send(HelloRequest("x"))
             await stream.recv()
         await server.event("ended")
+
+
+async def test_items_sent_at_once_by_go(
+    version: str, server: Running, client: Client, fact: Facts
+) -> None:
+    """Go Micro v2 to v6 reuse the memory of an item that is not sent yet for the next one."""
+    request = shoal.Request("x", "Greeter.Count", {"n": 100, "burst": True}, CountReply)
+    items: list[int | None] = []
+    async with client.stream(request, address=server.address, timeout=10) as stream:
+        while len(items) < 100:
+            items.append((await stream.recv()).i)
+    if version == "v1":
+        with fact("100 items that a handler sends at once", PYTHON_TO_GO):
+            assert items == list(range(100))
+        return
+    why = "Go Micro v2 to v6 overwrite items that a handler sends without a pause: some repeat"
+    with fact.limit("100 items that a handler sends at once", PYTHON_TO_GO, why):
+        assert items != list(range(100))
