@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, cast
 
 import click
+from click.shell_completion import CompletionItem
 
+from shoal import plugins
 from shoal._settings import PAIRS, SETTINGS, Setting
 from shoal.cli import _exits, _output
 from shoal.options import Options, OptionsError
@@ -39,6 +42,15 @@ class Command(click.Command):
         end = args.index("--") if "--" in args else len(args)
         valued = [f"{arg}=true" if arg in _SWITCHES else arg for arg in args[:end]]
         return super().parse_args(ctx, valued + args[end:])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return what a word can become: flags that the help leaves out once they have begun."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("--") and len(incomplete) > 2:
+            hidden = [flag for flag in self.params if getattr(flag, "hidden", False)]
+            names = [flag.opts[0] for flag in hidden if flag.opts[0].startswith(incomplete)]
+            found += [CompletionItem(name) for name in names]
+        return found
 
 
 class Group(Command, click.Group):
@@ -86,7 +98,7 @@ class Program(Group):
             raise SystemExit(_exits.INTERRUPTED) from None
         except Exception as error:
             if ctx.meta.get(_DEBUG):
-                raise
+                traceback.print_exception(error)
             failure = _exits.failure(error)
             _output.note(failure.message)
             raise SystemExit(failure.code) from error
@@ -132,7 +144,12 @@ def _flag(setting: Setting, shown: bool) -> click.Option:
         hidden=not shown,
         expose_value=False,
         callback=_keep,
+        shell_complete=_plugin_names if setting.name in plugins.interfaces() else None,
     )
+
+
+def _plugin_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in plugins.names(param.name or "") if name.startswith(incomplete)]
 
 
 def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:

@@ -40,11 +40,10 @@ def failure(error: Exception, about: str = "") -> Failure:
 
 
 def sentence(error: Error) -> str:
-    """Return an error's detail with its code and the id of who reported it."""
-    known = f"{error.code} {error.status}".strip() if error.code else ""
-    source = f"from {error.id}" if error.id else ""
-    about = " ".join(part for part in (known, source) if part)
-    return f"{error} ({about})" if about else str(error)
+    """Return an error's detail, with its code and the id of who reported it, if anybody did."""
+    if not error.id:
+        return str(error)
+    return f"{error} ({error.code} {error.status} from {error.id})".replace("  ", " ")
 
 
 def code(error: Error) -> int:

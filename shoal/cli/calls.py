@@ -111,9 +111,14 @@ def stream(ctx: click.Context, /, name: str, endpoint: str, **given: Any) -> Non
                 await _check_stream(fleet, name, endpoint)
             async with fleet.client.stream(request, **options) as opened:
                 limit = fleet.options.max_message_size
-                sending = asyncio.create_task(_send(opened, _items(items, limit)))
+                failures: list[Exception] = []
+                sending = asyncio.create_task(_send(opened, _items(items, limit), failures))
                 try:
                     await _print_replies(opened, sending, given["count"], given["idle"])
+                except ConnectionClosed:
+                    if failures:
+                        raise failures[0] from None
+                    raise
                 finally:
                     sending.cancel()
                     await asyncio.wait([sending])
@@ -132,17 +137,19 @@ async def _items(items: Sequence[str | msgspec.Raw], limit: int) -> AsyncIterato
             yield _input.json_message(line, "a line of stdin")
 
 
-async def _send(opened: Stream[Any], items: AsyncIterator[msgspec.Raw]) -> None:
-    """Send all items, and then that no more come; what fails here ends the stream."""
+async def _send(
+    opened: Stream[Any], items: AsyncIterator[msgspec.Raw], failures: list[Exception]
+) -> None:
+    """Send all items, and then that no more come; what fails here is kept and ends the stream."""
     try:
         async for item in items:
             await opened.send(item)
         await opened.close_send()
     except ConnectionClosed:
         return  # who receives is told why
-    except Exception:
+    except Exception as error:
+        failures.append(error)
         await opened.close()
-        raise
 
 
 async def _print_replies(
@@ -169,10 +176,6 @@ async def _print_replies(
     except TimeoutError:
         if not quiet.expired():
             raise
-    except ConnectionClosed:
-        if sending.done() and not sending.cancelled() and (failed := sending.exception()):
-            raise failed from None
-        raise
     finally:
         sending.remove_done_callback(replied)
 
@@ -221,7 +224,8 @@ async def _explained(
     name, endpoint = request.service, request.endpoint
     if isinstance(error, ServiceNotFound):
         return await fleet.missing(name)
-    failure = _exits.failure(error, f"{name} {endpoint}")
+    about = "" if error.detail.startswith(name) else f"{name} {endpoint}"
+    failure = _exits.failure(error, about)
     if options.get("address") or any(fleet.options.route()):
         return failure
     known: dict[str, bool] = {}
