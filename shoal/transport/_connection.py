@@ -97,7 +97,11 @@ class Connection(asyncio.BufferedProtocol, Socket):
             # Closing with something unread resets the connection, and what was sent is gone.
             busy = self._paused or self._timer or self._transport.get_write_buffer_size()
             self.shut(ConnectionClosed("the socket was closed"), drain=bool(busy))
-        await asyncio.shield(self._closed)
+        try:
+            await asyncio.shield(self._closed)
+        except asyncio.CancelledError:
+            self._transport.abort()  # whoever is in a hurry does not wait for the peer
+            raise
 
     def shut(self, error: Error, *, drain: bool = False) -> None:
         """Close the connection and let receiving raise the error.
