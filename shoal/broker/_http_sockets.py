@@ -5,9 +5,15 @@ from __future__ import annotations
 import http
 from urllib.parse import parse_qs, urlsplit
 
-from shoal.errors import BadRequest, ConnectionClosed, TooLarge
+from shoal.errors import BadRequest, ConnectionClosed
 from shoal.message import Header, Message
-from shoal.transport._http1 import MAX_HEADER, ClientSocket, HttpSocket, ServerSocket
+from shoal.transport._http1 import (
+    MAX_HEADER,
+    ClientSocket,
+    HttpSocket,
+    Refused,
+    ServerSocket,
+)
 from shoal.transport.http import HttpTransport
 
 # What HTTP has besides header and body is kept under names that no header can have.
@@ -75,7 +81,7 @@ class EventSocket(ServerSocket):
         """Take a piece of the target; httptools calls this."""
         self._target += data
         if len(self._target) > MAX_HEADER:
-            raise TooLarge(self._header_over_limit())
+            raise Refused(431, self._header_over_limit())
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
