@@ -25,6 +25,15 @@ _REASONS = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large"
             431: "Request Header Fields Too Large"}  # fmt: skip
 
 
+class Refused(Exception):
+    """What a callback of the parser raises to end the connection, with the status to answer."""
+
+    def __init__(self, status: int, error: Error) -> None:
+        super().__init__(str(error))
+        self.status = status
+        self.error = error
+
+
 class HttpSocket(Connection):
     """A connection that carries HTTP/1.1, either side of it."""
 
@@ -54,7 +63,7 @@ class HttpSocket(Connection):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(400, BadRequest(self._wants_another()))
+            self._refuse(400, self._wants_another())
         except httptools.HttpParserError as error:
             self._broken(bytes(data[:4]), error)
         if self._started and not self._lost:
@@ -75,7 +84,7 @@ class HttpSocket(Connection):
         self._more += count
         if self._more > MAX_HEADER + 2 * len(self._body):
             # An endless header, or more of chunk sizes and trailers than of what is in them.
-            self._refuse(431, TooLarge(self._header_over_limit()))
+            self._refuse(431, self._header_over_limit())
 
     def _too_slow(self) -> None:
         self._timer = None
@@ -89,9 +98,9 @@ class HttpSocket(Connection):
         cause = error.__context__
         if not isinstance(error, httptools.HttpParserCallbackError):
             self._refuse(400, BadRequest(f"{self.remote} sent {_guess(start, error)}"))
-        elif isinstance(cause, TooLarge):
-            self._refuse(413 if self._head is self._header else 431, cause)
-        elif isinstance(cause, ValueError | Error):
+        elif isinstance(cause, Refused):
+            self._refuse(cause.status, cause.error)
+        elif isinstance(cause, ValueError):
             self._refuse(400, BadRequest(f"{self.remote} sent a bad header: {cause}"))
         else:
             raise cause or error
@@ -101,14 +110,14 @@ class HttpSocket(Connection):
             logger.info("closing the connection: %s", error)
             self.shut(error, drain=True)
 
-    def _header_over_limit(self) -> str:
-        return f"{self.remote} sent a header over the limit of {MAX_HEADER} bytes"
+    def _header_over_limit(self) -> Error:
+        return TooLarge(f"{self.remote} sent a header over the limit of {MAX_HEADER} bytes")
 
-    def _over_limit(self) -> str:
-        return f"{self.remote} sent a message over the limit of {self._max_message} bytes"
+    def _over_limit(self) -> Error:
+        return TooLarge(f"{self.remote} sent a message over the limit of {self._max_message} bytes")
 
-    def _wants_another(self) -> str:
-        return f"{self.remote} wants another protocol on this connection, which has only HTTP/1.1"
+    def _wants_another(self) -> Error:
+        return BadRequest(f"{self.remote} wants another protocol, and this speaks only HTTP/1.1")
 
     # What the parser calls
 
@@ -121,7 +130,7 @@ class HttpSocket(Connection):
     def on_header(self, raw: bytes, value: bytes) -> None:
         self._header_size += len(raw) + len(value)
         if self._header_size > MAX_HEADER or len(self._header) >= MAX_HEADERS:
-            raise TooLarge(self._header_over_limit())
+            raise Refused(431, self._header_over_limit())
         name = _names.get(raw) or read_name(raw)
         if name not in self._header:  # Go Micro takes the first of several
             self._header[name] = value.strip().decode("utf-8", "replace")
@@ -130,7 +139,7 @@ class HttpSocket(Connection):
         self._head = self._header
         length = self._header.get("Content-Length")
         if length is not None and int(length) > self._max_message:
-            raise TooLarge(self._over_limit())
+            raise Refused(413, self._over_limit())
 
     def on_chunk_header(self) -> None:
         if self._header is self._head:
@@ -138,7 +147,7 @@ class HttpSocket(Connection):
 
     def on_body(self, data: bytes) -> None:
         if len(self._body) + len(data) > self._max_message:
-            raise TooLarge(self._over_limit())
+            raise Refused(413, self._over_limit())
         if not self._body:
             self._body = data  # the ordinary case: it came in one piece
         else:
@@ -227,7 +236,7 @@ class ServerSocket(HttpSocket):
         super().on_headers_complete()
         header = self._header
         if self._parser.should_upgrade():
-            raise BadRequest(self._wants_another())  # the parser takes no body after this
+            raise Refused(400, self._wants_another())  # the parser takes no body after this
         if header.get("Connection", "").lower() == "close":
             self._last = True
         if header.get("Expect", "").lower() == "100-continue":

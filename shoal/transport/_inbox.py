@@ -34,13 +34,13 @@ class Inbox:
         self._cancelled = False
         self._end: Error | None = None
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a task waits for a message now."""
-        return self._wake is not None
-
     def put(self, message: Message) -> None:
-        """Add a message and run the task that waits, if any, until it waits for something else."""
+        """Add a message and run the task that waits, if any, until it waits for something else.
+
+        Nothing comes after the end.
+        """
+        if self._end is not None:
+            return
         self.messages.append(message)
         if self._wake is not None:
             self._resume()
