@@ -17,7 +17,7 @@ class Deadlines:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._buckets: dict[int, set[Limit]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next = 0
@@ -49,11 +49,11 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._next = tick
-        self._timer = self._loop.call_at(tick * TICK, self._fire)
+        self._timer = self.loop.call_at(tick * TICK, self._fire)
 
     def _fire(self) -> None:
         self._timer = None
-        now = int(self._loop.time() / TICK)
+        now = int(self.loop.time() / TICK)
         for tick in [tick for tick in self._buckets if tick <= now]:
             for limit in self._buckets.pop(tick):
                 limit.expire()
@@ -72,9 +72,12 @@ class Limit:
         self.expired = False
 
     def __enter__(self) -> Limit:
-        task = asyncio.current_task()
+        # With the loop given, 3.11 need not ask which one runs, which is a system call.
+        task = asyncio.current_task(self._owner.loop)
         if task is None:
-            raise RuntimeError("a deadline needs a task: run this in asyncio.run() or a task")
+            raise RuntimeError(
+                "this belongs to one event loop, and is used outside it or outside any task of it"
+            )
         self._task = task
         self._cancelling = task.cancelling()
         self._owner._add(self, self._tick)

@@ -36,15 +36,14 @@ class Pool:
         socket.on_lost(lambda: self._lost(address, socket))
         return socket
 
-    def give(self, address: str, socket: Socket) -> None:
-        """Take a socket back after a call that went well."""
+    def give(self, address: str, socket: Socket, now: float) -> None:
+        """Take a socket back after a call that went well; `now` is the loop's time."""
         idle = self._idle.get(address)
         if idle is None:
             idle = self._idle[address] = []
         if self._closed or len(idle) >= self._size:
             self.drop(socket)
             return
-        now = asyncio.get_running_loop().time()
         idle.append((socket, now))
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(self._ttl, self._sweep)

@@ -71,7 +71,6 @@ class RpcClient(Client):
         self._ids = itertools.count()
         self._headers: dict[tuple[str, str, str], tuple[Header, Codec]] = {}
         self._deadlines: Deadlines | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._call = chain(middleware, self._run_call) if middleware else None
         self._open = chain(middleware, self._run_open) if middleware else None
         self._publish = chain(middleware, self._run_publish) if middleware else self._run_publish
@@ -131,7 +130,7 @@ class RpcClient(Client):
             node = attempts.node = choose(attempts.tried)
             begun = loop.time()
             try:
-                reply = await self._exchange(node, attempts, attempts.when - begun)
+                reply = await self._exchange(node, attempts, begun)
             except Error as error:
                 mark(service, node, error, loop.time() - begun)
                 if not self._again(attempts, error):
@@ -159,13 +158,13 @@ class RpcClient(Client):
         allowed = options.get("retries", self._retries if options.get("idempotent") else 0)
         return len(attempts.tried) < allowed and self._budget.spend()
 
-    async def _exchange(self, node: Node, attempts: _Attempts, left: float) -> Any:
+    async def _exchange(self, node: Node, attempts: _Attempts, now: float) -> Any:
         """Send one request to one node and return its reply."""
         request = attempts.request
         shared, codec = self._shared(request, node)
         id = str(next(self._ids))
         body = wire.pack_request(codec, id, request.endpoint, codec.encode(request.message))
-        header = {"Micro-Id": id, "Timeout": wire.timeout_value(left)}
+        header = {"Micro-Id": id, "Timeout": wire.timeout_value(attempts.when - now)}
         if attempts.metadata:
             header = {**attempts.metadata, **header}
         address = node.address
@@ -188,7 +187,7 @@ class RpcClient(Client):
             if isinstance(error, ConnectionClosed):
                 error.detail = f"{request.service} at {address}: {error.detail}"
             raise
-        self._pool.give(address, socket)
+        self._pool.give(address, socket, now)
         return codec.decode(wire.reply_body(reply, shared["Content-Type"], codec), request.reply)
 
     async def _dial(self, service: str, address: str) -> Socket:
@@ -225,12 +224,12 @@ class RpcClient(Client):
         return service, choose, self._selector.mark
 
     def _bound(self) -> tuple[asyncio.AbstractEventLoop, Deadlines]:
-        loop = asyncio.get_running_loop()
-        if self._deadlines is None or self._loop is not loop:
-            if self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError("a client belongs to the event loop that used it first")
-            self._loop, self._deadlines = loop, Deadlines(loop)
-        return loop, self._deadlines
+        """Return the loop that used this client first, and its deadlines, which tell who is not
+        of that loop. (Asking for the running loop is a system call, too much for every call.)"""
+        deadlines = self._deadlines
+        if deadlines is None or deadlines.loop.is_closed():
+            deadlines = self._deadlines = Deadlines(asyncio.get_running_loop())
+        return deadlines.loop, deadlines
 
     # Streams
 

@@ -103,10 +103,9 @@ class CachedSelector(Selector):
     async def select(
         self, service: str, *, filters: Sequence[Filter] = (), strategy: Strategy | None = None
     ) -> Next:
-        if get_running_loop() is not self._loop:
-            self._bind()
         choice = self._ready.get(service)
         if choice is None:
+            self._bind()  # not for every call: asking for the running loop is a system call
             choice = await self._find(service)
         choice.used = True
         if not filters:

@@ -307,7 +307,7 @@ def test_it_serves_one_event_loop() -> None:
     try:
         one.run_until_complete(use())
         with pytest.raises(RuntimeError, match="serves one event loop and is used from another"):
-            other.run_until_complete(use())
+            other.run_until_complete(call(selector, "another service"))
         with pytest.raises(RuntimeError, match="close it before"):
             other.run_until_complete(selector.close())
         one.run_until_complete(selector.close())
