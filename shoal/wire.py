@@ -133,6 +133,9 @@ def is_legacy(header: Mapping[str, str]) -> bool:
     return not (endpoint_of(header) or header.get("Micro-Service") or header.get("X-Micro-Service"))
 
 
+# Metadata of a node whose server always tells the end of a stream; the value counts generations.
+SHOAL = {"shoal": "1"}
+
 # What a client sends on a stream of which it has sent the end and may have missed the server's: a
 # content type nobody knows. Go Micro answers it in text/plain if the stream is over, else not.
 _NO_TYPE = "application/x-end"
@@ -161,8 +164,13 @@ def reply_ids(header: Mapping[str, str]) -> dict[str, str]:
     return {"Micro-Id": id, "X-Micro-Id": id} if id else {}
 
 
-def error_reply(request: Mapping[str, str], error: Error | str, body: bytes = b"") -> Message:
-    """Return the reply that carries an error (or EOS), with the request's headers as Go has it."""
+def error_reply(
+    request: Mapping[str, str], error: Error | str, codec: Codec | None = None
+) -> Message:
+    """Return the reply that carries an error (or EOS), with the request's headers as Go has it.
+
+    A legacy codec's envelope carries it too: its readers want one in every reply.
+    """
     text = error if isinstance(error, str) else to_wire(error)
     header = {
         name: value
@@ -173,7 +181,8 @@ def error_reply(request: Mapping[str, str], error: Error | str, body: bytes = b"
     if id:
         header["X-Micro-Id"] = id
     header["Micro-Error"] = header["X-Micro-Error"] = text
-    return Message(header, body)
+    functions = None if codec is None else envelope(codec)
+    return Message(header, functions.pack_response("", text, b"") if functions else b"")
 
 
 def error_in(header: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ ReplyOut = TypeVar("ReplyOut", covariant=True)
 
 
 @dataclass(slots=True)
-class Request(Generic[Reply]):
+class Request(Generic[ReplyOut]):
     """What to ask whom, and the type the reply is decoded into.
 
     `content_type` overrides the one the message's type implies; `message` is None for a stream
@@ -25,7 +25,7 @@ class Request(Generic[Reply]):
     service: str
     endpoint: str
     message: Any
-    reply: type[Reply]
+    reply: type[ReplyOut]
     content_type: str = ""
 
 

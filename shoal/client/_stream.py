@@ -28,8 +28,11 @@ class RpcStream(Stream[Reply], Generic[Reply]):
         reply: Any,
         shared: Header,
         header: Mapping[str, str],
+        *,
+        tells_end: bool,
     ) -> None:
         self._socket = socket
+        self._tells_end = tells_end
         self._codec = codec
         self._reply = reply
         self._shared = shared
@@ -80,7 +83,8 @@ class RpcStream(Stream[Reply], Generic[Reply]):
             self._sent_end = True
             header = {**self._header, "Micro-Error": wire.EOS}
             await self._socket.send(Message(header, b"", self._shared))
-            self._asking = asyncio.get_running_loop().create_task(self._ask())
+            if not self._tells_end:
+                self._asking = asyncio.get_running_loop().create_task(self._ask())
 
     async def _ask(self) -> None:
         """Ask whether the stream is over as long as nothing comes.

@@ -294,7 +294,9 @@ class RpcClient(Client):
             header["Timeout"] = wire.timeout_value(call.when - asyncio.get_running_loop().time())
         socket = await self._dial(request.service, node.address)
         try:
-            stream: RpcStream[Any] = RpcStream(socket, codec, request.reply, shared, header)
+            stream: RpcStream[Any] = RpcStream(
+                socket, codec, request.reply, shared, header, tells_end="shoal" in node.metadata
+            )
             await stream.open()
             if request.message is not None:
                 await stream.send(request.message)

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from shoal import context, wire
+from shoal.codec import Codec
 from shoal.endpoints import Method
 from shoal.errors import BadRequest, ConnectionClosed, Error, NotFound, TooManyRequests, Unavailable
 from shoal.message import Message
@@ -86,7 +87,7 @@ class Connection:
         except Error as error:
             error.id = error.id or wire.SERVER
             self._ended = header.get("Micro-Stream", "")
-            return server.failed(header, error)
+            return server.failed(header, error, self._codec(header))
         server.running += 1
         started = server.loop.time()
         try:
@@ -125,6 +126,16 @@ class Connection:
         if method is None:
             raise _unknown(name, server.methods)
         return Incoming(method, codec, header, body, codec.content_type, id)
+
+    def _codec(self, header: dict[str, str]) -> Codec | None:
+        """Return the codec of a request that failed early; None if it names an unknown one."""
+        content_type = header.get("Content-Type") or wire.PROTOBUF
+        if wire.is_legacy(header):
+            content_type = wire.LEGACY.get(content_type, content_type)
+        try:
+            return self._server.codecs[content_type]
+        except BadRequest:
+            return None
 
     async def _unary(self, incoming: Incoming) -> Message:
         header, method, codec = incoming.header, incoming.method, incoming.codec

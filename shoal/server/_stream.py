@@ -64,7 +64,7 @@ class ServerStream:
             if self._rest_reader is not None:
                 self._rest_reader.cancel()
                 await asyncio.gather(self._rest_reader, return_exceptions=True)
-        return wire.error_reply(header, wire.EOS)
+        return wire.error_reply(header, wire.EOS, incoming.codec)
 
     async def _handle(self) -> None:
         method = self._incoming.method

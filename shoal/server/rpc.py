@@ -17,7 +17,7 @@ from shoal.broker import Broker, Subscription
 from shoal.codec import Codec
 from shoal.deadlines import Deadlines
 from shoal.endpoints import Method, methods
-from shoal.errors import Error, to_wire
+from shoal.errors import Error
 from shoal.message import Header, Message
 from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Endpoint, Node, Record, Registry
@@ -183,6 +183,7 @@ class RpcServer(Server):
             "registry": _plugin_name(self._registry),
             "server": "mucp",
             "transport": _plugin_name(self._transport),
+            **wire.SHOAL,
             **settings.metadata,
         }
         return Record(
@@ -208,10 +209,7 @@ class RpcServer(Server):
         """Count a failed request and return its reply."""
         self.errors += 1
         error.id = error.id or self.name
-        functions = wire.envelope(codec) if codec else None
-        if functions is None:
-            return wire.error_reply(header, error)
-        return wire.error_reply(header, error, functions.pack_response("", to_wire(error), b""))
+        return wire.error_reply(header, error, codec)
 
     async def run(self, method: Method, request: Any, header: dict[str, str]) -> Any:
         """Run a method inside the middleware and return its reply, or the iterator of replies."""
