@@ -134,9 +134,9 @@ async def test_we_watch_go(go: Peer, fact: Facts) -> None:
                 assert change.action == "create"
                 assert change.record.nodes[0].address == server.address
         with fact("a watch sees a service go", PYTHON_TO_GO):
-            while change.action != "delete":
-                change = await _next(changes)
-            assert change.record.nodes[0].id == server.id
+            while (gone := await _next(changes)).action != "delete":
+                pass
+            assert gone.record.nodes[0].id == server.id
     assert await registry.get(name) == []
     await registry.close()
 
