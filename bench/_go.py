@@ -49,6 +49,6 @@ def versions(binary: Path) -> dict[str, str]:
     found = {"go": first.split()[-1].removeprefix("go")}
     for line in lines:
         match line.split():
-            case ["dep", "go-micro.dev/v6", version, *_]:
-                found["go-micro.dev/v6"] = version
+            case ["dep", "go-micro.dev/v5", version, *_]:
+                found["go-micro.dev/v5"] = version
     return found

@@ -2,4 +2,4 @@ module shoal/bench
 
 go 1.25.0
 
-require go-micro.dev/v6 v6.10.0
+require go-micro.dev/v5 v5.30.0
