@@ -29,7 +29,7 @@ from shoal.registry.mdns import MdnsRegistry
 
 class IsolatedRegistry(MdnsRegistry):
     def __init__(self, address: str = "") -> None:
-        super().__init__(domain=address)
+        super().__init__(domain=address, timeout=0.5)  # a busy machine answers late
 '''
 
 
@@ -136,10 +136,17 @@ def test_greeter_on_the_network_of_everybody() -> None:
     """With no setting at all: as the README has it, over mdns."""
     environment = _environment()
     with running("greeter", "server.py", environment=environment) as server:
-        assert output("greeter", "client.py", environment=environment) == [
-            "Hello John",
-            "refused: a name is needed",
-        ]
+        end = time.monotonic() + LIMIT
+        while True:
+            try:
+                lines = output("greeter", "client.py", environment=environment)
+            except AssertionError as error:
+                # A look-up takes a tenth of a second, in which a busy machine may not answer.
+                if "ServiceNotFound" not in str(error) or time.monotonic() > end:
+                    raise
+            else:
+                break
+        assert lines == ["Hello John", "refused: a name is needed"]
         assert server.stop() == (0, [])
 
 
@@ -245,10 +252,12 @@ def test_group(environment: Mapping[str, str]) -> None:
         assert server.stop() == (0, [])
 
 
-def test_the_demo() -> None:
-    """What `make demo` runs, at a port that nobody else has."""
-    lines = output(".", "demo.py", environment=_environment())
-    assert "Hello John" in lines
+def test_the_demo(environment: Mapping[str, str]) -> None:
+    """What `make demo` runs."""
+    lines = output(".", "demo.py", environment=environment)
+    assert lines.count("Hello John") == 1
+    assert '  "greeting": "Hello John"' in lines
+    assert "greeter" in lines
     assert lines[-1] == "It works."
 
 
