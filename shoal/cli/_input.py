@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from shoal._settings import TIME_LIMIT
+from shoal.cli._output import as_json
 from shoal.context import checked
 from shoal.errors import BadRequest
 
@@ -65,11 +66,10 @@ def message(words: Sequence[str], *, is_json: bool = True) -> msgspec.Raw:
 def json_message(data: bytes, source: str) -> msgspec.Raw:
     """Return JSON as it is; raises UsageError for what is none."""
     try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return as_json(data)
+    except ValueError as error:
         where = "what came" if source == "-" else source if len(source) < 80 else "the message"
         raise click.UsageError(f"{where} is no JSON: {error}") from None
-    return msgspec.Raw(data)
 
 
 async def stdin_lines(limit: int) -> AsyncIterator[bytes]:

@@ -49,6 +49,15 @@ def print_json(value: Any, *, indent: int = 2) -> None:
     click.echo(_JSON.sub(_toned, text) if _colours() else text)
 
 
+def as_json(data: bytes) -> msgspec.Raw:
+    """Return JSON that `print_json` can print as it is; raises ValueError for what is none."""
+    data.decode()
+    try:
+        return msgspec.json.decode(data.strip(), type=msgspec.Raw)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
 def _escaped(char: str) -> str:
     units = char.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

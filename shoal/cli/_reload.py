@@ -150,9 +150,11 @@ def _files(folder: str) -> Iterator[tuple[str, int]]:
 
 def _changed(before: _Times, now: _Times) -> str:
     """Return which file changed and how, empty if none did."""
-    changes = [f"{path} is new" for path in now.keys() - before.keys()]
-    changes += [f"{path} is gone" for path in before.keys() - now.keys()]
-    changes += [f"{path} changed" for path, time in before.items() if now.get(path, time) != time]
-    if len(changes) > 1:
-        return f"{min(changes)}, and {len(changes) - 1} more"
-    return changes[0] if changes else ""
+    changes = dict.fromkeys(now.keys() - before.keys(), "is new")
+    changes |= dict.fromkeys(before.keys() - now.keys(), "is gone")
+    changes |= {path: "changed" for path, time in before.items() if now.get(path, time) != time}
+    if not changes:
+        return ""
+    path = min(changes)
+    more = f", and {len(changes) - 1} more" if len(changes) > 1 else ""
+    return f"{os.path.relpath(path)} {changes[path]}{more}"

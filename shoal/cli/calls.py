@@ -182,8 +182,8 @@ async def _print_replies(
 
 def _print_reply(reply: bytes, indent: int) -> None:
     try:
-        _output.print_json(msgspec.Raw(reply.strip() or b"{}"), indent=indent)
-    except msgspec.DecodeError:
+        _output.print_json(_output.as_json(reply or b"{}"), indent=indent)
+    except ValueError:  # the server's mistake, to be seen
         click.echo(reply)
 
 
@@ -234,7 +234,7 @@ async def _explained(
             known = _endpoints(await fleet.parts.registry.get(name))
         except Error as another:
             logger.debug("%s", another)
-    if _exits.is_unknown(error) and endpoint not in known:
+    if _exits.is_unknown(error) and known and endpoint not in known:
         close = _parts.nearest(endpoint, known)
         hint = f"did you mean {close}?" if close else f"it has {', '.join(sorted(known))}"
         return Failure(f"{name} has no endpoint {endpoint!r}: {hint}", NOT_FOUND)

@@ -7,7 +7,6 @@ import base64
 from typing import Any
 
 import click
-import msgspec
 
 from shoal.cli import _complete, _input, _output, _parts
 from shoal.cli._command import Command
@@ -113,9 +112,8 @@ def _print(topic: str, message: Message, as_json: bool, header: bool) -> None:
 def _decoded(body: bytes) -> tuple[str, Any]:
     """Return how a body can be shown, and that: as the JSON or the text it is, else as base64."""
     try:
-        msgspec.json.decode(body)
-        return "json", msgspec.Raw(body.strip())
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return "json", _output.as_json(body)
+    except ValueError:
         pass
     try:
         return "text", body.decode()
