@@ -123,7 +123,7 @@ class Options:
 
     server_concurrency: int = 10_000
     server_threads: int = 32
-    server_linger: float = 0.0
+    server_linger: float = 0.5
     server_grace: float = 10.0
     max_message_size: int = 4 * 1024 * 1024
     tls: Tls | None = None

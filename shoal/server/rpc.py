@@ -7,7 +7,7 @@ import contextvars
 import functools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -211,29 +211,34 @@ class RpcServer(Server):
         error.id = error.id or self.name
         return wire.error_reply(header, error, codec)
 
-    async def run(self, method: Method, request: Any, header: dict[str, str]) -> Any:
-        """Run a method inside the middleware and return its reply, or the iterator of replies."""
+    def run(self, method: Method, request: Any, header: dict[str, str]) -> Awaitable[Any]:
+        """Run a method inside the middleware; gives its reply, or the iterator of replies."""
         if self._chain is None:
-            return await self.invoke(method, request)
+            return self.invoke(method, request)
         call = _Handling("server", self.name, method.name, request, header, method.streams)
         call.method = method
-        return await self._chain(call)
+        return self._chain(call)
 
-    async def _end(self, call: Call) -> Any:
+    def _end(self, call: Call) -> Awaitable[Any]:
         assert isinstance(call, _Handling)
         assert call.method is not None
-        return await self.invoke(call.method, call.message)
+        return self.invoke(call.method, call.message)
 
-    async def invoke(self, method: Method, request: Any) -> Any:
+    def invoke(self, method: Method, request: Any) -> Awaitable[Any]:
         """Run a method itself; one that is no coroutine runs in a thread."""
-        function = method.function
-        if method.is_async:
-            result = function() if method.request is None else function(request)
-            return await result if method.awaited else result
+        # The handler's own coroutine is what is awaited: every one around it costs.
         arguments = () if method.request is None else (request,)
+        if method.awaited:
+            coroutine: Awaitable[Any] = method.function(*arguments)
+            return coroutine
+        return self._start(method, arguments)
+
+    async def _start(self, method: Method, arguments: tuple[Any, ...]) -> Any:
+        if method.is_async:
+            return method.function(*arguments)
         if method.streams_out:
-            return self._iterate(function(*arguments))
-        return await self.in_thread(function, *arguments)
+            return self._iterate(method.function(*arguments))
+        return await self.in_thread(method.function, *arguments)
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function in the thread pool, with the metadata and deadline of the call."""

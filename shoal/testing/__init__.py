@@ -30,6 +30,7 @@ class Network:
             "transport": MemoryTransport(),
             "broker": MemoryBroker(),
             "address": "127.0.0.1:0",
+            "server_linger": 0.0,  # what is in memory is known at once
         }
         self._stack = AsyncExitStack()
         self._caller = self.service("test")
