@@ -32,6 +32,7 @@ demo: $(VENV)/installed
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/developed
+	@$(BIN)/python -m tests.servers
 	@command -v go >/dev/null || echo "--- Go is not here: the tests with Go Micro are left out"
 	$(BIN)/python -m pytest $(TESTS)
 

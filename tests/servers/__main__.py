@@ -1,0 +1,25 @@
+"""Installs the servers that tests need and this machine lacks: `python -m tests.servers`."""
+
+import importlib
+import pkgutil
+import sys
+
+import tests.servers as servers
+
+
+def kinds() -> list[type[servers.Server]]:
+    """Return the server of every module of this package."""
+    found: list[type[servers.Server]] = []
+    for module in pkgutil.iter_modules(servers.__path__):
+        if not module.name.startswith("_"):
+            names = vars(importlib.import_module(f"tests.servers.{module.name}"))
+            found += [
+                value
+                for value in names.values()
+                if isinstance(value, type) and issubclass(value, servers.Server)
+            ]
+    return [kind for kind in dict.fromkeys(found) if kind is not servers.Server]
+
+
+if __name__ == "__main__":
+    sys.exit(servers.install(kinds()))
