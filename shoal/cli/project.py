@@ -13,6 +13,9 @@ from shoal._settings import BY_NAME
 from shoal.cli import _output
 from shoal.cli._command import Command, given
 from shoal.cli._exits import USAGE, Failure
+from shoal.cli.discovery import as_json
+
+_EXPECTED = "name a file, a folder with __main__.py or a module"
 
 
 @click.command(cls=Command)
@@ -22,8 +25,9 @@ from shoal.cli._exits import USAGE, Failure
     type=click.Path(path_type=Path),
     help="Where to write it; the last part of the name if not given.",
 )
+@as_json
 @click.pass_context
-def new(ctx: click.Context, name: str, directory: Path | None) -> None:
+def new(ctx: click.Context, name: str, directory: Path | None, as_json: bool) -> None:
     """Write the small project a service begins with."""
     from shoal.cli.new import NewError, create
 
@@ -32,6 +36,9 @@ def new(ctx: click.Context, name: str, directory: Path | None) -> None:
         written = create(name, folder)
     except NewError as error:
         raise Failure(str(error), USAGE) from None
+    if as_json:
+        _output.print_json([str(path) for path in written])
+        return
     for path in written:
         _output.say(str(path))
     _output.say(f"\nNext: cd {folder} and read README.md")
@@ -74,13 +81,17 @@ def run(
 def _program(program: str) -> tuple[list[str], Path]:
     """Return the command that runs a program, and the folder its files are in."""
     path = Path(program)
-    if path.is_file() or (path / "__main__.py").is_file():
-        return [sys.executable, program], path.parent if path.is_file() else path
-    top = program.partition(".")[0]
-    if program.endswith(".py") or os.sep in program or not program.replace(".", "_").isidentifier():
-        why = "has no __main__.py" if path.is_dir() else "does not exist"
-        raise Failure(f"{program} {why}: name a file, a folder with __main__.py or a module", USAGE)
-    found = PathFinder.find_spec(top, [str(Path.cwd()), *sys.path])
+    if path.is_file():
+        return [sys.executable, program], path.parent
+    if path.is_dir():
+        if not (path / "__main__.py").is_file():
+            raise Failure(f"{program} has no __main__.py: {_EXPECTED}", USAGE)
+        if not (path / "__init__.py").is_file() or not all(map(str.isidentifier, path.parts)):
+            return [sys.executable, program], path
+        program = ".".join(path.parts)  # a package imports itself by its name
+    if program.endswith(".py") or not all(map(str.isidentifier, program.split("."))):
+        raise Failure(f"{program} does not exist: {_EXPECTED}", USAGE)
+    found = PathFinder.find_spec(program.partition(".")[0], [str(Path.cwd()), *sys.path])
     if found is None:
         raise Failure(f"there is neither a file nor a module {program!r} here", USAGE)
     places = found.submodule_search_locations

@@ -96,19 +96,17 @@ class Running:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def expect(self, pattern: str, *, after: int = 0) -> re.Match[str]:
+    def expect(self, pattern: str) -> re.Match[str]:
         """Wait for a line in which the pattern is found."""
+
+        def search() -> re.Match[str] | None:
+            return next(filter(None, (re.search(pattern, line) for line in self.lines)), None)
+
         with self._news:
-            at = after
-            while True:
-                for line in self.lines[at:]:
-                    if found := re.search(pattern, line):
-                        return found
-                at = len(self.lines)
-                alive = not self._ended and self._news.wait_for(
-                    lambda at=at: self._ended or len(self.lines) > at, timeout=30
-                )
-                assert alive, f"no {pattern!r} in {self.lines}"
+            self._news.wait_for(lambda: search() or self._ended, timeout=30)
+            found = search()
+        assert found, f"no {pattern!r} in {self.lines}"
+        return found
 
     def end(self, number: int) -> int:
         """Send a signal and return the exit code."""

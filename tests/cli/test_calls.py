@@ -128,7 +128,7 @@ def test_nobody_there(invoke: Invoke, greeter: Greeter) -> None:
 def test_an_interrupt_ends_a_call(greeter: Greeter) -> None:
     request = '{"name":"interrupted","seconds":60}'
     arguments = [*greeter.flags, "call", greeter.name, "Greeter.Hello", request]
-    with running("-X", "dev", "-m", "shoal", *arguments) as run:
+    with running("-W", "default", "-m", "shoal", *arguments) as run:
         greeter.run.expect("asked by interrupted")
         assert run.end(signal.SIGINT) == 130
     assert run.lines == []
