@@ -6,7 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .greeter import Greeter, proto_handler, unique
 
 _HERE = Path(__file__).resolve().parent
 _MATRIX = pytest.StashKey[matrix.Matrix]()
+_WHOLE = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,9 +49,22 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.stash[_MATRIX].rows:
-        session.config.stash[_MATRIX].write()
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note whether every test of this folder is going to run."""
+    stash = session.config.stash
+    files = {item.path for item in session.items}
+    stash[_WHOLE] = stash.get(_WHOLE, True) and files >= set(_HERE.glob("test_*.py"))
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        item.config.stash[_WHOLE] = False
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    stash = session.config.stash
+    if stash[_MATRIX].rows:
+        stash[_MATRIX].write(whole=stash[_WHOLE] and exitstatus == 0)
         matrix.write_page()
 
 

@@ -54,9 +54,16 @@ class Matrix:
         if known is None or known.ok:
             self._rows[row.key] = row
 
-    def write(self, path: Path = MATRIX) -> None:
-        """Write the rows over those of the file; its other rows stay, so a short run loses none."""
-        rows = sorted(({row.key: row for row in load(path)} | self._rows).values())
+    def write(self, path: Path = MATRIX, *, whole: bool = False) -> None:
+        """Write the rows over those of the file; its other rows stay, so a short run loses none.
+
+        After a whole run only the rows of peers stay that took no part in it.
+        """
+        kept = load(path)
+        if whole:
+            took_part = {row.peer_version for row in self.rows}
+            kept = [row for row in kept if row.peer_version not in took_part]
+        rows = sorted(({row.key: row for row in kept} | self._rows).values())
         text = json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
 

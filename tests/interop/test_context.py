@@ -49,6 +49,16 @@ async def test_deadline_from_go(
         assert 1000 < answer["reply"]["deadline_ms"] <= 3000
 
 
+@pytest.mark.parametrize("version", ["v6", "v5"], indirect=True)
+async def test_what_modern_go_announces(go: Peer, service: shoal.Service, fact: Facts) -> None:
+    why = "Go Micro v5 and v6 announce their connection timeout (5 s), not the call's timeout"
+    with fact.limit("the timeout of a call is announced", GO_TO_PYTHON, why):
+        answer = await go.call(
+            "x", "Greeter.Slow", {"ms": 1}, address=service.server.address, timeout=2
+        )
+        assert answer["reply"]["deadline_ms"] > 4000
+
+
 async def test_deadline_to_go(server: Running, client: Client, fact: Facts) -> None:
     with fact("the caller's deadline is known to the handler", PYTHON_TO_GO):
         greeter = shoal.stub(Greeter, "greeter", client, address=server.address)

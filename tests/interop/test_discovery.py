@@ -24,10 +24,12 @@ async def until(look: Callable[[], Awaitable[T]], done: Callable[[T], bool]) -> 
 
     One look may miss an answer: Go Micro and Shoal gather them for a tenth of a second.
     """
+    seen = await look()
     for _ in range(50):
-        if done(seen := await look()):
+        if done(seen):
             break
         await asyncio.sleep(0.05)
+        seen = await look()
     return seen
 
 
