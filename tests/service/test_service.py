@@ -15,6 +15,9 @@ import pytest
 
 import shoal
 from shoal.broker.memory import MemoryBroker
+from shoal.client import Client
+from shoal.context import remaining
+from shoal.plugins import PluginError
 from shoal.registry.memory import MemoryRegistry
 from shoal.testing import Network
 from shoal.transport.memory import MemoryTransport
@@ -33,7 +36,7 @@ def memory() -> dict[str, Any]:
     }
 
 
-async def hello(client: shoal.client.Client, service: str, **options: Any) -> str:
+async def hello(client: Client, service: str, **options: Any) -> str:
     async with asyncio.timeout(10):
         request = shoal.Request(service, "Greeter.Hello", {"name": "John"}, str)
         return await client.call(request, **options)
@@ -76,7 +79,7 @@ async def test_a_group_stops_what_it_started_if_one_cannot_start() -> None:
 
 async def test_nested_calls_inherit_metadata_and_deadline() -> None:
     class Front:
-        def __init__(self, client: shoal.client.Client) -> None:
+        def __init__(self, client: Client) -> None:
             self._client = client
 
         async def ask(self, request: dict[str, str]) -> dict[str, Any]:
@@ -85,7 +88,7 @@ async def test_nested_calls_inherit_metadata_and_deadline() -> None:
 
     class Back:
         async def see(self, request: dict[str, str]) -> dict[str, Any]:
-            return {"header": shoal.metadata(), "left": shoal.context.remaining()}
+            return {"header": shoal.metadata(), "left": remaining()}
 
     async with Network() as network:
         front = network.service("front")
@@ -128,7 +131,7 @@ async def test_order_of_use_is_checked() -> None:
 
 
 def test_an_unknown_plugin_says_what_is_meant() -> None:
-    with pytest.raises(shoal.service.PluginError, match="did you mean 'mdns'"):
+    with pytest.raises(PluginError, match="did you mean 'mdns'"):
         _ = shoal.Service("greeter", registry="mdsn").client
 
 
@@ -199,9 +202,7 @@ def test_flags_go_over_the_environment_over_the_code(tmp_path: Path) -> None:
     env = {"MICRO_SERVER_NAME": "from-env", "MICRO_SERVER_VERSION": "2", "MICRO_SERVER_ID": "x"}
     with program(tmp_path, "--server_name=from-flag", env=env) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if "registered node" in line:
-                break
+        line = next(line for line in process.stderr if "registered node" in line)
         assert line.rstrip().endswith("registered node from-flag-x")
 
 

@@ -186,11 +186,9 @@ async def running(fleet: Fleet, *owners: Server | Client) -> AsyncIterator[None]
         stack.push_async_callback(fleet.selector.close)
         stack.push_async_callback(fleet.broker.disconnect)
         for owner in owners:
-            if hasattr(owner, "start"):
-                await owner.start()
-                stack.push_async_callback(owner.stop)
-            else:
-                stack.push_async_callback(owner.close)  # type: ignore[union-attr]  # a Client
+            if start := getattr(owner, "start", None):
+                await start()
+            stack.push_async_callback(getattr(owner, "stop", None) or getattr(owner, "close"))  # noqa: B009  # one of two types
         yield
     await no_tasks_since(before)
 
