@@ -89,8 +89,12 @@ def call(ctx: click.Context, /, name: str, endpoint: str, **given: Any) -> None:
 @click.argument("items", nargs=-1, metavar="[JSON]...")
 @_shared
 @click.option("--count", type=click.IntRange(1), help="End after so many replies.")
-@click.option("--idle", type=_input.duration, help="End when all is sent and no reply came for"
-              " so long; Go's services do not end a stream that the caller has.")  # fmt: skip
+@click.option(
+    "--idle",
+    type=_input.duration,
+    help="End when all is sent and no reply came for so long: Go's services do not answer the end"
+    " of what a caller sends.",
+)
 @click.option("--json", "_json", is_flag=True, expose_value=False, hidden=True)
 @click.pass_context
 def stream(ctx: click.Context, /, name: str, endpoint: str, **given: Any) -> None:
