@@ -188,7 +188,8 @@ async def running(fleet: Fleet, *owners: Server | Client) -> AsyncIterator[None]
         for owner in owners:
             if start := getattr(owner, "start", None):
                 await start()
-            stack.push_async_callback(getattr(owner, "stop", None) or getattr(owner, "close"))  # noqa: B009  # one of two types
+            end = "stop" if start else "close"
+            stack.push_async_callback(getattr(owner, end))
         yield
     await no_tasks_since(before)
 
@@ -197,7 +198,7 @@ async def no_tasks_since(before: set[asyncio.Task[Any]]) -> None:
     """Fail if a task lives that did not live then."""
     left: set[asyncio.Task[Any]] = set()
     for _ in range(200):
-        left = asyncio.all_tasks() - before - {asyncio.current_task()}  # type: ignore[arg-type]
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
         if not left:
             return
         await asyncio.sleep(0.01)
