@@ -64,16 +64,22 @@ class Recorder:
         self.requests: list[bytes] = []
         self.connections = 0
         self.address = ""
+        self._writers: list[asyncio.StreamWriter] = []
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Recorder]:
         server = await asyncio.start_server(self._serve, HOST, 0)
         self.address = f"{HOST}:{server.sockets[0].getsockname()[1]}"
-        async with server:
+        try:
             yield self
+        finally:
+            server.close()
+            for writer in self._writers:
+                writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.append(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
