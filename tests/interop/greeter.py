@@ -70,6 +70,7 @@ class CountReply:
 class SumRequest:
     n: int = 0
     last: bool = False
+    ms: int = 0
 
 
 @dataclass

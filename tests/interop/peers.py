@@ -111,11 +111,22 @@ class Peer:
         return (await self.calls(service, endpoint, request, **options))[-1]
 
     async def calls(
-        self, service: str, endpoint: str, request: object = None, *, times: int = 1, **options: Any
+        self,
+        service: str,
+        endpoint: str,
+        request: object = None,
+        *,
+        times: int = 1,
+        parallel: int = 1,
+        **options: Any,
     ) -> list[Object]:
-        """Call several times in turn, from one process and so from one pool of connections."""
+        """Call several times in turn, from one process and so from one pool of connections.
+
+        With `parallel` so many goroutines do that at once.
+        """
         with _arguments(options, [("--json", request)]) as flags:
             where = ["--service", service, "--endpoint", endpoint, "--times", str(times)]
+            where += ["--parallel", str(parallel)]
             return await self._lines("call", where + flags, options)
 
     async def stream(

@@ -98,6 +98,8 @@ async def test_client_stream_to_go(server: Running, client: Client, fact: Facts)
         assert await greeter.sum(each(numbers)) == SumReply(6)
     with fact("client stream that just ends (half-close), reply after it", PYTHON_TO_GO):
         assert await greeter.total(each([SumRequest(1), SumRequest(2)])) == SumReply(3)
+    with fact("half-close, and a handler that takes its time after it", PYTHON_TO_GO):
+        assert await greeter.total(each([SumRequest(1), SumRequest(2, ms=700)])) == SumReply(3)
     with fact("a handler that replies nothing to a client stream is an error", PYTHON_TO_GO):
         with pytest.raises(shoal.InternalServerError, match="without a reply"):
             await greeter.sum(each([SumRequest(1), SumRequest(2)]))

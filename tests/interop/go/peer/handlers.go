@@ -67,8 +67,9 @@ type CountReply struct {
 }
 
 type SumRequest struct {
-	N    int  `json:"n"`
-	Last bool `json:"last"`
+	N            int   `json:"n"`
+	Last         bool  `json:"last"`
+	Milliseconds int64 `json:"ms"`
 }
 
 type SumReply struct {
@@ -177,16 +178,18 @@ func (g *Greeter[S]) Sum(ctx context.Context, stream S) error {
 }
 
 // Total adds until the caller ends its direction, then replies: possible for callers that keep the connection open.
+// The last item's milliseconds pass before the reply.
 func (g *Greeter[S]) Total(ctx context.Context, stream S) error {
-	total := 0
+	total, wait := 0, int64(0)
 	for {
 		var request SumRequest
 		if err := stream.Recv(&request); err == io.EOF {
+			time.Sleep(time.Duration(wait) * time.Millisecond)
 			return stream.Send(&SumReply{Total: total})
 		} else if err != nil {
 			return err
 		}
-		total += request.N
+		total, wait = total+request.N, request.Milliseconds
 	}
 }
 

@@ -24,7 +24,7 @@ type Options struct {
 	Proto                                                        bool
 	Service, Endpoint, JSON, ContentType, Open                   string
 	Sends                                                        List
-	Count, CloseAfter, AbortAfter, Times, Retries                int
+	Count, CloseAfter, AbortAfter, Times, Parallel, Retries      int
 	Timeout, ConnectionTimeout, StreamTimeout, Linger, SendEvery time.Duration
 }
 
@@ -111,9 +111,10 @@ func Say(object map[string]any) {
 const usage = `usage: peer serve     --name NAME [--version V] [--id ID] [--address H:P] [--registry mdns|none] [--broker http|none]
                       [--broker-address H:P] [--metadata k=v]... [--subscribe TOPIC] [--queue Q] [--proto]
        peer call      --service S --endpoint E [--json J] [--content-type T] [--address H:P] [--registry R]
-                      [--timeout D] [--connection-timeout D] [--retries N] [--times N] [--metadata k=v]... [--proto]
-       peer stream    the same, and [--open J] [--send J]... [--count N] [--send-every D] [--close-after N]
-                      [--abort-after N] [--stream-timeout D]
+                      [--timeout D] [--connection-timeout D] [--retries N] [--times N] [--parallel N]
+                      [--send-every D] [--metadata k=v]... [--proto]
+       peer stream    the same, and [--open J] [--send J]... [--count N] [--close-after N] [--abort-after N]
+                      [--stream-timeout D]
        peer publish   --topic T [--json J] [--content-type T] [--metadata k=v]... [--times N] [--linger D] [--proto]
        peer subscribe --topic T [--queue Q] [--broker-address H:P]
        (J is JSON, or @FILE)
@@ -185,6 +186,7 @@ func parse(command string, arguments []string) Options {
 	flags.IntVar(&o.CloseAfter, "close-after", -1, "")
 	flags.IntVar(&o.AbortAfter, "abort-after", -1, "")
 	flags.IntVar(&o.Times, "times", 1, "")
+	flags.IntVar(&o.Parallel, "parallel", 1, "")
 	flags.IntVar(&o.Retries, "retries", -1, "")
 	flags.DurationVar(&o.Timeout, "timeout", 0, "")
 	flags.DurationVar(&o.ConnectionTimeout, "connection-timeout", 0, "")
@@ -323,8 +325,22 @@ func (o Options) context(engine Engine) context.Context {
 	return engine.Context(context.Background(), o.Metadata)
 }
 
-// call makes the call --times times, one after another, on one client and so on one pool.
+// call makes the call --times times, one after another, in each of --parallel goroutines, on one client and so on
+// one pool.
 func call(engine Engine, o Options) error {
+	ends := make(chan error)
+	for range o.Parallel {
+		go func() { ends <- callInTurn(engine, o) }()
+	}
+	for range o.Parallel {
+		if err := <-ends; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func callInTurn(engine Engine, o Options) error {
 	for range o.Times {
 		request, err := o.message(o.JSON)
 		if err != nil {
@@ -333,9 +349,11 @@ func call(engine Engine, o Options) error {
 		reply := o.reply()
 		if err := engine.Call(o.context(engine), request, reply); err != nil {
 			Say(failure(engine, err))
+			time.Sleep(o.SendEvery)
 			continue
 		}
 		Say(map[string]any{"ok": true, "reply": printable(reply)})
+		time.Sleep(o.SendEvery)
 	}
 	return nil
 }
