@@ -19,6 +19,7 @@ class AcceptedSockets:
     def __init__(self, accept: Accept) -> None:
         self._accept = accept
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None] | None] = set()  # those that only close their socket
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -31,7 +32,7 @@ class AcceptedSockets:
         """Run what makes a socket of a connection and then serves it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
 
     async def serve(self, socket: Socket) -> None:
         """Serve a socket and close it at the end; what goes wrong concerns this one only."""
@@ -42,11 +43,19 @@ class AcceptedSockets:
         except Exception:
             logger.exception("serving the connection from %s failed", socket.remote)
         finally:
+            self._closing.add(asyncio.current_task())
             await socket.close()
 
     async def close(self) -> None:
-        """Cancel and await all of them, except the one that calls this, if one does."""
+        """Cancel and await all of them, except the one that calls this, if one does.
+
+        A socket that is being closed already is left the time that takes.
+        """
         tasks = self._tasks - {asyncio.current_task()}
-        for task in tasks:
+        for task in tasks - self._closing:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._closing.discard(task)

@@ -119,12 +119,16 @@ class Connection(asyncio.BufferedProtocol, Socket):
         self._loop.call_soon(self._inbox.end, error)
         self._loop.call_soon(self._tell)
         self._wake_writers()
-        if drain and transport.get_extra_info("ssl_object") is None:
+        if not drain or transport.get_extra_info("ssl_object") is not None:
+            transport.close()  # with TLS this drains by itself
+            return
+        try:
             transport.write_eof()
+        except OSError:  # the peer has reset the connection, and nobody noticed yet
+            transport.abort()
+        else:
             if self._paused:
                 transport.resume_reading()
-        else:
-            transport.close()  # with TLS this drains by itself
 
     # What the loop calls
 
