@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from shoal.broker._guarantees import Guarantees as Guarantees
 from shoal.message import Message
 
 Deliver = Callable[[Message], Awaitable[None]]
@@ -31,6 +32,8 @@ class Broker(Protocol):
 
     address: str
     """Where it listens or is connected to; empty before `connect`."""
+    guarantees: ClassVar[Guarantees] = Guarantees()
+    """What it promises."""
 
     @abstractmethod
     async def connect(self) -> None:

@@ -10,8 +10,9 @@ import re
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from shoal.broker import Broker, Deliver, Subscription
+from shoal.broker import Broker, Deliver, Guarantees, Subscription
 from shoal.broker._envelope import encode, sendable
 from shoal.broker._http_directory import Directory
 from shoal.broker._http_posts import Posts
@@ -45,6 +46,8 @@ class HttpBroker(Broker):
     takes events in the order in which one publisher awaited its publishing, `concurrency` at a
     time; `unread` may wait.
     """
+
+    guarantees: ClassVar[Guarantees] = Guarantees(groups=True, ordered=True, in_flight=True)
 
     def __init__(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
-from shoal.broker import Broker, Deliver, Subscription
+from shoal.broker import Broker, Deliver, Guarantees, Subscription
 from shoal.broker._local import Limits, LocalSubscription, Subscribers, check_topic, put
 from shoal.message import Message
 
@@ -16,6 +17,8 @@ class MemoryBroker(Broker):
     events may wait for a subscription, then its publishers wait, up to `timeout` seconds. Each
     subscription runs `concurrency` deliveries at a time; one by one they keep the order.
     """
+
+    guarantees: ClassVar[Guarantees] = Guarantees(groups=True, ordered=True, in_flight=True)
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from importlib.metadata import PackageNotFoundError, entry_points
 from importlib.metadata import version as package_version
@@ -43,8 +44,12 @@ def _plugin(interface: str, name: str) -> dict[str, Any]:
         for point in entry_points(group=f"shoal.{interface}")
     }
     problem, built_in = "", name not in outside
+    guarantees = None
     try:
-        module: str = known.load(interface, name).__module__
+        kind = known.load(interface, name)
+        module: str = kind.__module__
+        if hasattr(kind, "guarantees"):
+            guarantees = dataclasses.asdict(kind.guarantees)
         built_in = built_in or module.startswith("shoal.")
     except Exception as error:  # an outsider's module may fail in any way
         problem = str(error) or type(error).__name__
@@ -54,6 +59,7 @@ def _plugin(interface: str, name: str) -> dict[str, Any]:
         "from": "built in" if built_in else outside[name],
         "installed": not problem,
         "problem": problem,
+        **({"guarantees": guarantees} if guarantees else {}),
     }
 
 

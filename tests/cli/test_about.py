@@ -29,6 +29,9 @@ def test_plugins(invoke: Invoke) -> None:
         "installed": True,
         "problem": "",
     }
+    memory = next(one for one in found if (one["interface"], one["name"]) == ("broker", "memory"))
+    assert memory["guarantees"]["delivery"] == "at most once"
+    assert memory["guarantees"]["groups"]
     lines = invoke("plugins", "registry").stdout.splitlines()
     assert lines[0].split() == ["INTERFACE", "NAME", "FROM", "STATE"]
     assert all(line.startswith("registry ") for line in lines[1:])
