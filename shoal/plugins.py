@@ -105,6 +105,11 @@ def load(interface: str, name: str) -> Callable[..., Any]:
         ) from error
 
 
+def plugin_name(plugin: object) -> str:
+    """Return the name of a plugin as the user types it: its module's."""
+    return type(plugin).__module__.rpartition(".")[2]
+
+
 def _outsiders(interface: str) -> Iterator[EntryPoint]:
     yield from entry_points(group=f"shoal.{interface}")
 

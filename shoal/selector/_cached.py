@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from shoal import context
 from shoal.errors import ServiceNotFound, Timeout, Unavailable
+from shoal.plugins import plugin_name
 from shoal.registry import Change, Node, Registry
 from shoal.selector import Filter, Next, Selector, Strategy
 from shoal.selector._health import Policy
@@ -177,8 +178,9 @@ class CachedSelector(Selector):
                 id=ID,
             ) from entry.failure
         raise ServiceNotFound(
-            f"service {service!r}: not found in {self._registry!r}; check that it runs, that it"
-            " registers under this name and that both sides use the same registry",
+            f"service {service!r}: not found in the registry {plugin_name(self._registry)!r}; check"
+            " that it runs, that it registers under this name and that both sides use the same"
+            " registry",
             id=ID,
         )
 
@@ -343,6 +345,8 @@ class CachedSelector(Selector):
             nodes.update(record)
         if entry.lookup is not None:
             entry.touched.update(node.id for node in record.nodes)
+            if nodes.name not in self._ready:
+                return  # the look-up tells of the others, which filters may be waiting for
         self._publish(entry)
 
     def _backoff(self, failures: int) -> float:

@@ -20,6 +20,7 @@ from shoal.endpoints import Method, methods
 from shoal.errors import Error
 from shoal.message import Header, Message
 from shoal.middleware import Call, Middleware, chain
+from shoal.plugins import plugin_name
 from shoal.registry import Endpoint, Node, Record, Registry
 from shoal.registry._advertise import advertised
 from shoal.registry._registration import Registration
@@ -178,11 +179,11 @@ class RpcServer(Server):
         settings = self.settings
         address, self.rule = advertised(self.address, settings.advertise)
         metadata = {
-            "broker": _plugin_name(self._broker),
+            "broker": plugin_name(self._broker),
             "protocol": "mucp",
-            "registry": _plugin_name(self._registry),
+            "registry": plugin_name(self._registry),
             "server": "mucp",
-            "transport": _plugin_name(self._transport),
+            "transport": plugin_name(self._transport),
             **wire.SHOAL,
             **settings.metadata,
         }
@@ -262,8 +263,3 @@ class _Handling(Call):
     """A request on its way through the middleware, with the method it is for."""
 
     method: Method | None = None
-
-
-def _plugin_name(plugin: object) -> str:
-    """Return the name of a plugin as the user types it: its module's."""
-    return type(plugin).__module__.rpartition(".")[2]
