@@ -47,6 +47,7 @@ class _Entry:
         self.nodes = nodes
         self.choice = choice
         self.settled = asyncio.Event()  # nodes are known, or a look-up is over
+        self.complete = asyncio.Event()  # a look-up is over
         self.waiting = 0
         self.failure: Exception | None = None
         self.failures = 0
@@ -109,9 +110,13 @@ class CachedSelector(Selector):
             self._bind()  # not for every call: asking for the running loop is a system call
             choice = await self._find(service)
         choice.used = True
-        if not filters:
-            return choice if strategy is None else Choice(choice.pool, strategy)
-        pool = self._nodes[service].view(filters)
+        if not filters and strategy is None:
+            return choice
+        entry = self._entries[service]
+        if not entry.complete.is_set():
+            # What a watch told meanwhile is not all there is to choose from.
+            await self._wait(entry, entry.complete)
+        pool = entry.nodes.view(filters) if filters else choice.pool
         return Choice(pool, strategy or self._strategy)
 
     def mark(self, service: str, node: Node, error: Exception | None, elapsed: float) -> None:
@@ -151,18 +156,7 @@ class CachedSelector(Selector):
         if entry.settled.is_set() and loop.time() >= entry.quiet_until:
             entry.settled.clear()
             self._refresh(entry)
-        entry.waiting += 1
-        try:
-            async with asyncio.timeout_at(context.current.get().deadline):
-                await entry.settled.wait()
-        except TimeoutError:
-            raise Timeout(
-                f"{self._registry!r} did not tell who runs service {service!r} before the"
-                " deadline of the call",
-                id=ID,
-            ) from None
-        finally:
-            entry.waiting -= 1
+        await self._wait(entry, entry.settled)
         if entry.nodes.loads:
             return entry.choice
         if entry.dropped:
@@ -183,6 +177,20 @@ class CachedSelector(Selector):
             " registry",
             id=ID,
         )
+
+    async def _wait(self, entry: _Entry, event: asyncio.Event) -> None:
+        entry.waiting += 1
+        try:
+            async with asyncio.timeout_at(context.current.get().deadline):
+                await event.wait()
+        except TimeoutError:
+            raise Timeout(
+                f"{self._registry!r} did not tell who runs service {entry.nodes.name!r} before the"
+                " deadline of the call",
+                id=ID,
+            ) from None
+        finally:
+            entry.waiting -= 1
 
     def _enter(self, service: str) -> _Entry:
         if len(self._entries) >= self._limit:
@@ -213,6 +221,7 @@ class CachedSelector(Selector):
         self._ready.pop(service, None)
         entry.dropped = True
         entry.settled.set()
+        entry.complete.set()
         if entry.timer is not None:
             entry.timer.cancel()
         for task in (entry.watch, entry.lookup):
@@ -252,6 +261,7 @@ class CachedSelector(Selector):
         entry.quiet_until = 0.0 if entry.nodes.loads else loop.time() + QUIET
         self._publish(entry)
         entry.settled.set()
+        entry.complete.set()
         delay = self._ttl * self._rng.uniform(0.9, 1.0)
         if missing:
             delay = min(delay, QUIET)
@@ -345,8 +355,6 @@ class CachedSelector(Selector):
             nodes.update(record)
         if entry.lookup is not None:
             entry.touched.update(node.id for node in record.nodes)
-            if nodes.name not in self._ready:
-                return  # the look-up tells of the others, which filters may be waiting for
         self._publish(entry)
 
     def _backoff(self, failures: int) -> float:

@@ -13,6 +13,7 @@ from shoal import context
 from shoal.errors import ServiceNotFound, Unavailable
 from shoal.registry import Change, Node, Record
 from shoal.registry.memory import MemoryRegistry
+from shoal.selector.filters import version
 from shoal.selector.random import RandomSelector
 from shoal.testing.clock import FakeClock
 from shoal.testing.conformance.selector import FaultyRegistry, call, run
@@ -146,6 +147,25 @@ async def test_a_service_that_starts_ends_the_wait_for_the_look_up() -> None:
         registry.answer.set()
         await clock.advance(0)
         assert (await selector.select("greeter"))() == node
+        await selector.close()
+
+
+async def test_filters_choose_among_all_that_the_first_look_up_tells_of() -> None:
+    async with FakeClock() as clock:
+        registry = FaultyRegistry()
+        await registry.register(Record("greeter", "1.0.0", (Node("old", "10.0.0.1:80"),)))
+        registry.answer.clear()
+        selector = RandomSelector(registry)
+        plain = asyncio.ensure_future(selector.select("greeter"))
+        filtered = asyncio.ensure_future(selector.select("greeter", filters=[version("1.0.0")]))
+        await clock.advance(0.1)
+        await registry.register(Record("greeter", "2.0.0", (Node("new", "10.0.0.2:80"),)))
+        await clock.advance(0)
+        assert (await plain)().id == "new"
+        assert not filtered.done()
+        registry.answer.set()
+        await clock.advance(0)
+        assert (await filtered)().id == "old"
         await selector.close()
 
 
