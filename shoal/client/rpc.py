@@ -6,15 +6,16 @@ import asyncio
 import itertools
 import random
 import uuid
-from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Unpack
 
 from shoal import context, wire
 from shoal.broker import Broker
 from shoal.client import CallOptions, Client, Reply, Request, Stream
 from shoal.client._budget import Budget
+from shoal.client._call import Attempts, Given, Mark, Outgoing, mark_nothing, metadata_of
 from shoal.client._pool import Pool
 from shoal.client._stream import RpcStream
 from shoal.codec import Codec
@@ -31,8 +32,6 @@ from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Node
 from shoal.selector import Next, Selector
 from shoal.transport import Socket, Transport
-
-Mark = Callable[[str, Node, "Exception | None", float], None]
 
 ATTEMPTS = 4  # nodes to try while none of them got to see the request
 BACKOFF = 0.05  # seconds before the second repetition, doubled for each further one
@@ -85,11 +84,11 @@ class RpcClient(Client):
         if self._call is None:
             reply = await self._limited(request, options, {})
         else:
-            reply = await self._call(_Outgoing.of(request, options))
+            reply = await self._call(Outgoing.of(request, options))
         return reply
 
     async def _run_call(self, call: Call) -> Any:
-        assert isinstance(call, _Outgoing)
+        assert isinstance(call, Outgoing)
         request = replace(call.request, message=call.message)
         return await self._limited(request, call.options, context.checked(call.header))
 
@@ -104,7 +103,7 @@ class RpcClient(Client):
         when = started + timeout
         if running.deadline is not None and running.deadline < when:
             when = running.deadline
-        attempts = _Attempts(request, options, _metadata(running, options, added), when)
+        attempts = Attempts(request, options, metadata_of(running, options, added), when)
         limit = deadlines.until(when)
         try:
             with limit:
@@ -120,7 +119,7 @@ class RpcClient(Client):
             ) from None
 
     async def _try_nodes(
-        self, attempts: _Attempts, limit: Limit, loop: asyncio.AbstractEventLoop
+        self, attempts: Attempts, limit: Limit, loop: asyncio.AbstractEventLoop
     ) -> Any:
         """Send the request to one node, and to others as long as that is safe."""
         request = attempts.request
@@ -147,7 +146,7 @@ class RpcClient(Client):
             if len(attempts.tried) > 1:
                 await asyncio.sleep(BACKOFF * 2 ** len(attempts.tried) * random.random())
 
-    def _again(self, attempts: _Attempts, error: Error) -> bool:
+    def _again(self, attempts: Attempts, error: Error) -> bool:
         """Whether another attempt may follow one that failed."""
         if error.unsent:
             unseen = attempts.node is not None and attempts.node.id not in attempts.tried
@@ -158,7 +157,7 @@ class RpcClient(Client):
         allowed = options.get("retries", self._retries if options.get("idempotent") else 0)
         return len(attempts.tried) < allowed and self._budget.spend()
 
-    async def _exchange(self, node: Node, attempts: _Attempts, now: float) -> Any:
+    async def _exchange(self, node: Node, attempts: Attempts, now: float) -> Any:
         """Send one request to one node and return its reply."""
         request = attempts.request
         shared, codec = self._shared(request, node)
@@ -215,7 +214,7 @@ class RpcClient(Client):
         service = self._route_service or service
         if addresses:
             nodes = [addresses] if isinstance(addresses, str) else addresses
-            return service, _Given(nodes), _mark_nothing
+            return service, Given(nodes), mark_nothing
         if not options:
             return service, await self._selector.select(service), self._selector.mark
         choose = await self._selector.select(
@@ -243,7 +242,7 @@ class RpcClient(Client):
         when = running.deadline if timeout is None else loop.time() + timeout
         if when is not None and running.deadline is not None:
             when = min(when, running.deadline)
-        opening = _Outgoing.of(request, options)
+        opening = Outgoing.of(request, options)
         opening.stream = True
         opening.when = when
         try:
@@ -264,7 +263,7 @@ class RpcClient(Client):
             ) from None
 
     async def _run_open(self, call: Call) -> Any:
-        assert isinstance(call, _Outgoing)
+        assert isinstance(call, Outgoing)
         call.request = request = replace(call.request, message=call.message)
         service, choose, mark = await self._chooser(request.service, call.options)
         tried: list[str] = []
@@ -284,11 +283,11 @@ class RpcClient(Client):
                 mark(service, node, None, 0.0)
                 return stream
 
-    async def _open_on(self, node: Node, call: _Outgoing) -> RpcStream[Any]:
+    async def _open_on(self, node: Node, call: Outgoing) -> RpcStream[Any]:
         request = call.request
         shared, codec = self._shared(request, node)
         id = str(next(self._ids))
-        metadata = _metadata(context.current.get(), call.options, context.checked(call.header))
+        metadata = metadata_of(context.current.get(), call.options, context.checked(call.header))
         header = {**metadata, "Micro-Id": id, "Micro-Stream": id}
         if call.when is not None:
             header["Timeout"] = wire.timeout_value(call.when - asyncio.get_running_loop().time())
@@ -336,79 +335,3 @@ class RpcClient(Client):
         await self._pool.close()
         if self._deadlines is not None:
             self._deadlines.close()
-
-
-@dataclass(slots=True)
-class _Outgoing(Call):
-    """A call or stream on its way through the middleware, with what it was asked for."""
-
-    request: Request[Any] = None  # type: ignore[assignment]  # always given by `of`
-    options: CallOptions = None  # type: ignore[assignment]  # always given by `of`
-    when: float | None = None
-
-    @classmethod
-    def of(cls, request: Request[Any], options: CallOptions) -> _Outgoing:
-        call = cls("client", request.service, request.endpoint, request.message)
-        call.request, call.options = request, options
-        return call
-
-
-@dataclass(slots=True)
-class _Attempts:
-    """What the attempts of one call have in common."""
-
-    request: Request[Any]
-    options: CallOptions
-    metadata: Mapping[str, str]
-    when: float
-    node: Node | None
-    tried: list[str]
-
-    def __init__(
-        self,
-        request: Request[Any],
-        options: CallOptions,
-        metadata: Mapping[str, str],
-        when: float,
-    ) -> None:
-        self.request = request
-        self.options = options
-        self.metadata = metadata
-        self.when = when
-        self.node = None
-        self.tried = []
-
-    def where(self) -> str:
-        """Return which attempt on which node this is, for a person."""
-        if self.node is None:
-            return "before a node was found"
-        return f"attempt {len(self.tried) + 1} on {self.node.id} at {self.node.address}"
-
-
-class _Given(Next):
-    """Chooses among addresses that the caller gave, in turn from a random one."""
-
-    def __init__(self, addresses: Sequence[str]) -> None:
-        first = random.randrange(len(addresses))
-        self._addresses = [*addresses[first:], *addresses[:first]]
-
-    def __call__(self, tried: Container[str] = ()) -> Node:
-        fresh = (address for address in self._addresses if address not in tried)
-        address = next(fresh, self._addresses[0])
-        return Node(address, address, _MUCP)
-
-
-_MUCP = {"protocol": "mucp"}
-
-
-def _mark_nothing(service: str, node: Node, error: Exception | None, elapsed: float) -> None:
-    """Nodes that no selector gave are not marked."""
-
-
-def _metadata(
-    running: context.Context, options: CallOptions, added: Mapping[str, str]
-) -> Mapping[str, str]:
-    if running is context.NOTHING and not options and not added:
-        return added
-    own = context.checked(options.get("metadata") or {})
-    return {**context.outgoing(running), **own, **added}

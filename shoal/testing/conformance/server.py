@@ -10,56 +10,30 @@ The tests are coroutines: run them with pytest-asyncio in auto mode.
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 import shoal
-from shoal.client.rpc import RpcClient
 from shoal.errors import ConnectionClosed
 from shoal.message import Message
 from shoal.middleware import Call, Next
-from shoal.server import Server
 from shoal.testing.conformance._fleet import (
     WAIT,
     Echo,
     Fleet,
     Item,
-    Total,
     no_tasks_since,
     running,
-    stream_of,
     within,
 )
+from shoal.testing.conformance._server_streams import ServerStreams
 
 __all__ = ["Fleet", "ServerConformance"]
 
 
-class ServerConformance:
+class ServerConformance(ServerStreams):
     """A server of one kind, called by the reference client."""
-
-    @abstractmethod
-    def make(self, fleet: Fleet, name: str, **settings: Any) -> Server:
-        """Return a server on the fleet's parts; settings are those of ServerSettings and
-        `middleware`."""
-
-    def make_fleet(self) -> Fleet:
-        """Return the parts for one test; override it for another transport."""
-        return Fleet()
-
-    @asynccontextmanager
-    async def serving(self, **settings: Any) -> AsyncIterator[tuple[Echo, Echo, RpcClient]]:
-        """Serve an Echo; gives its stub, the handler and the client."""
-        fleet = self.make_fleet()
-        handler = Echo()
-        server = self.make(fleet, "echo", **settings)
-        server.handle(handler)
-        client = fleet.client()
-        async with running(fleet, server, client):
-            yield shoal.stub(Echo, "echo", client), handler, client
 
     async def test_unary(self) -> None:
         async with self.serving() as (echo, _, _):
@@ -72,23 +46,6 @@ class ServerConformance:
                 # A stub has the handler's types; what it returns is awaited all the same.
                 reply: Any = echo.blocking(Item("", 5))
                 assert await within(reply) == Item("red", 5)
-
-    async def test_streams(self) -> None:
-        async with self.serving() as (echo, _, _):
-            assert [item.number async for item in echo.count(Item("x", 3))] == [0, 1, 2]
-            assert [item async for item in echo.count(Item("x", 0))] == []
-            total = await within(echo.total(stream_of(Item("a", 1), Item("b", 2))))
-            assert total == Total(3, ["a", "b"])
-            said = [item.text async for item in echo.chat(stream_of(Item("a"), Item("b")))]
-            assert said == ["got a", "got b", "bye"]
-
-    async def test_both_sides_stream_at_once(self) -> None:
-        gate = asyncio.Event()
-        async with self.serving() as (echo, _, _), asyncio.timeout(WAIT):
-            replies = echo.chat(stream_of(Item("a"), Item("b"), gate=gate))
-            assert (await anext(replies)).text == "got a"  # before all was sent
-            gate.set()
-            assert [item.text async for item in replies] == ["got b", "bye"]
 
     @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 408, 409, 429, 500, 501, 503, 418])
     async def test_an_error_arrives_as_it_was_raised(self, code: int) -> None:
@@ -116,14 +73,6 @@ class ServerConformance:
             correlation = caught.value.detail.rpartition(" ")[2]
             assert correlation in caplog.text
             assert await within(echo.unary(Item("a"))) == Item("got a", 1)
-
-    async def test_a_stream_that_fails_gives_its_items_and_then_the_error(self) -> None:
-        async with self.serving() as (echo, _, _):
-            replies = echo.broken(Item("x"))
-            assert await within(anext(replies)) == Item("x")
-            with pytest.raises(shoal.Forbidden) as caught:
-                await within(anext(replies))
-            assert (caught.value.detail, caught.value.id) == ("no more", "some.id")
 
     @pytest.mark.parametrize(
         ("endpoint", "kind"),
@@ -193,43 +142,6 @@ class ServerConformance:
             call.cancel()
             await within(handler.cancelled.wait())
             assert call.cancelled() or await asyncio.wait([call])
-
-    async def test_a_client_that_leaves_a_stream_ends_its_handler(self) -> None:
-        async with self.serving() as (echo, handler, _):
-            async for item in echo.endless(Item()):
-                if item.number == 2:
-                    break
-            await within(handler.cancelled.wait())
-
-    async def test_half_a_stream_is_not_taken_for_all_of_it(self) -> None:
-        async with self.serving() as (echo, handler, _):
-            gate = asyncio.Event()
-            call = asyncio.ensure_future(echo.total(stream_of(Item("a"), Item("b"), gate=gate)))
-            await within(handler.started.wait())
-            call.cancel()
-            await asyncio.wait([call])
-            await asyncio.sleep(0.05)
-            assert not handler.finished.is_set()
-
-    async def test_what_a_closing_client_had_sent_is_still_read(self) -> None:
-        fleet = self.make_fleet()
-        handler = Echo()
-        server = self.make(fleet, "echo")
-        server.handle(handler)
-        async with running(fleet, server), asyncio.timeout(WAIT):
-            socket = await fleet.transport.dial(server.address)
-            header = {
-                "Micro-Endpoint": "Echo.Total",
-                "Content-Type": "application/json",
-                "Micro-Id": "1",
-                "Micro-Stream": "1",
-            }
-            await socket.send(Message(header))
-            for number in range(10):
-                await socket.send(Message(header, b'{"number": %d}' % number))
-            await socket.send(Message({**header, "Micro-Error": "EOS"}))
-            await socket.close()  # as Go's clients do, without waiting
-            await handler.finished.wait()
 
     async def test_over_the_limit_calls_are_refused_at_once(self) -> None:
         async with self.serving(concurrency=1) as (echo, handler, _):

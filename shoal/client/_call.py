@@ -1,0 +1,94 @@
+"""Module _call is what the attempts of one call, or the opening of one stream, have in common."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shoal import context
+from shoal.client import CallOptions, Request
+from shoal.middleware import Call
+from shoal.registry import Node
+from shoal.selector import Next
+
+Mark = Callable[[str, Node, "Exception | None", float], None]
+
+
+@dataclass(slots=True)
+class Outgoing(Call):
+    """A call or stream on its way through the middleware, with what it was asked for."""
+
+    request: Request[Any] = None  # type: ignore[assignment]  # always given by `of`
+    options: CallOptions = None  # type: ignore[assignment]  # always given by `of`
+    when: float | None = None
+
+    @classmethod
+    def of(cls, request: Request[Any], options: CallOptions) -> Outgoing:
+        """Return what a call or stream is before it meets the middleware."""
+        call = cls("client", request.service, request.endpoint, request.message)
+        call.request, call.options = request, options
+        return call
+
+
+@dataclass(slots=True)
+class Attempts:
+    """What the attempts of one call have in common."""
+
+    request: Request[Any]
+    options: CallOptions
+    metadata: Mapping[str, str]
+    when: float
+    node: Node | None
+    tried: list[str]
+
+    def __init__(
+        self,
+        request: Request[Any],
+        options: CallOptions,
+        metadata: Mapping[str, str],
+        when: float,
+    ) -> None:
+        self.request = request
+        self.options = options
+        self.metadata = metadata
+        self.when = when
+        self.node = None
+        self.tried = []
+
+    def where(self) -> str:
+        """Return which attempt on which node this is, for a person."""
+        if self.node is None:
+            return "before a node was found"
+        return f"attempt {len(self.tried) + 1} on {self.node.id} at {self.node.address}"
+
+
+class Given(Next):
+    """Chooses among addresses that the caller gave, in turn from a random one."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        first = random.randrange(len(addresses))
+        self._addresses = [*addresses[first:], *addresses[:first]]
+
+    def __call__(self, tried: Container[str] = ()) -> Node:
+        fresh = (address for address in self._addresses if address not in tried)
+        address = next(fresh, self._addresses[0])
+        return Node(address, address, _MUCP)
+
+
+_MUCP = {"protocol": "mucp"}
+
+
+def mark_nothing(service: str, node: Node, error: Exception | None, elapsed: float) -> None:
+    """Nodes that no selector gave are not marked."""
+
+
+def metadata_of(
+    running: context.Context, options: CallOptions, added: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return the metadata of a call: what its context, its options and middleware say."""
+    if running is context.NOTHING and not options and not added:
+        return added
+    own = context.checked(options.get("metadata") or {})
+    return {**context.outgoing(running), **own, **added}
