@@ -28,6 +28,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "text": "shoal.codec.text:TextCodec",
     },
     "registry": {
+        "consul": "shoal.registry.consul:ConsulRegistry",
         "mdns": "shoal.registry.mdns:MdnsRegistry",
         "memory": "shoal.registry.memory:MemoryRegistry",
         "static": "shoal.registry.static:StaticRegistry",

@@ -37,6 +37,8 @@ class Server:
     """The Debian package that brings it."""
     module: ClassVar[str] = ""
     """Or the Go module, with its version, that `go install` builds it from."""
+    requirement: ClassVar[str] = ""
+    """Or the folder with a go.mod that requires the module, where `go install` refuses it."""
     ports: ClassVar[int] = 1
 
     def __init__(self, *flags: str) -> None:
@@ -244,12 +246,24 @@ def install(kinds: list[type[Server]]) -> int:
         if kind.module and shutil.which("go"):
             print(f"--- building {kind.module}")
             BIN.mkdir(parents=True, exist_ok=True)
-            subprocess.run(
-                ["go", "install", kind.module], check=True, env={**os.environ, "GOBIN": str(BIN)}
-            )
+            _build(kind)
     for kind in missing:
         try:
             find(kind.binary)
         except MissingServer as error:
             print(f"--- {error} (Debian: {kind.package or 'none'})")
     return 0
+
+
+def _build(kind: type[Server]) -> None:
+    if not kind.requirement:
+        env = {**os.environ, "GOBIN": str(BIN)}
+        subprocess.run(["go", "install", kind.module], check=True, env=env)
+        return
+    with tempfile.TemporaryDirectory() as copy:  # Go writes the checksums it has verified
+        shutil.copytree(Path(__file__).parent / kind.requirement, copy, dirs_exist_ok=True)
+        built = Path(copy, "built")
+        command = ["go", "build", "-mod=mod", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
+        command += ["-o", str(built), kind.module.partition("@")[0]]
+        subprocess.run(command, check=True, cwd=copy)
+        shutil.move(built, BIN / kind.binary)
