@@ -1,0 +1,72 @@
+"""Module _interest is a subscription that outlives the connection it was made on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from nats.aio.subscription import Subscription
+
+from shoal._nats._client import Client, Msg
+
+logger = logging.getLogger(__name__)
+
+UNREAD = 65536, 64 * 1024 * 1024  # messages and bytes that may wait for their turn
+NO_RESPONDERS = "503"
+
+OnMessage = Callable[[Msg], object]
+"""Takes a message at once; what it raises is logged."""
+
+
+class Interest:
+    """What one wants to hear; the link makes it again on every new connection."""
+
+    def __init__(self, subject: str, queue: str, on_message: OnMessage) -> None:
+        self.subject = subject
+        self.queue = queue
+        self.client: Client | None = None
+        """The connection it is made on."""
+        self.refused = ""
+        """Why the server does not permit it."""
+        self._on_message = on_message
+        self._native: Subscription | None = None
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"Interest({self.subject!r}, queue={self.queue!r})"
+
+    async def make(self, client: Client) -> None:
+        """Subscribe on a connection."""
+        self.client, self.refused = client, ""
+        self._native = await client.subscribe(
+            self.subject,
+            self.queue,
+            self._take,
+            pending_msgs_limit=UNREAD[0],
+            pending_bytes_limit=UNREAD[1],
+        )
+
+    async def end(self) -> None:
+        """Take it back, if its connection still stands; nothing is heard from here on."""
+        self._ended = True
+        native, self._native = self._native, None
+        client, self.client = self.client, None
+        if native is not None and client is not None and client.is_connected:
+            await native.unsubscribe()
+
+    async def _take(self, message: Msg) -> None:
+        if self._ended:
+            return
+        try:
+            self._on_message(message)
+        except Exception:
+            logger.exception("taking a message of %r failed", self.subject)
+
+
+def nobody(message: Msg) -> bool:
+    """Whether a message is the server's word that nobody got what it answers."""
+    return (
+        not message.data
+        and message.headers is not None
+        and message.headers.get("Status") == NO_RESPONDERS
+    )
