@@ -83,9 +83,12 @@ class Peer:
         """Subscribe with the broker alone until the block ends; each event is a `message`."""
         return self._running("subscribe", ["--topic", topic, *_given("--queue", queue)])
 
-    def watch(self, name: str = "") -> contextlib.AbstractAsyncContextManager[Running]:
+    def watch(
+        self, name: str = "", *, registry: str = "mdns"
+    ) -> contextlib.AbstractAsyncContextManager[Running]:
         """Watch the registry until the block ends; each event is a `change`."""
-        return self._running("registry", ["watch", *([name] if name else [])])
+        words = ["watch", *([name] if name else []), "--registry", registry]
+        return self._running("registry", words)
 
     def hold(
         self,
@@ -94,10 +97,12 @@ class Peer:
         id: str,
         address: str,
         version: str = "latest",
+        registry: str = "mdns",
         metadata: Mapping[str, str] | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Running]:
         """Keep a node registered, whatever answers at its address, until the block ends."""
         flags = ["hold", name, "--id", id, "--address", address, "--version", version]
+        flags += ["--registry", registry]
         return self._running("registry", flags + _pairs(metadata))
 
     async def call(
@@ -162,14 +167,18 @@ class Peer:
             flags += ["--topic", topic, "--times", str(times)]
             return (await self._lines("publish", flags, options))[-1]
 
-    async def get(self, name: str, *, deadline: float = 15) -> list[Object]:
+    async def get(
+        self, name: str, *, registry: str = "mdns", deadline: float = 15
+    ) -> list[Object]:
         """Return what the registry knows of a service, one object per version; empty if nothing."""
-        answer = (await self._lines("registry", ["get", name], {"deadline": deadline}))[-1]
+        words = ["get", name, "--registry", registry]
+        answer = (await self._lines("registry", words, {"deadline": deadline}))[-1]
         return answer.get("services") or []
 
-    async def services(self, *, deadline: float = 15) -> list[Object]:
+    async def services(self, *, registry: str = "mdns", deadline: float = 15) -> list[Object]:
         """Return what the registry lists."""
-        answer = (await self._lines("registry", ["list"], {"deadline": deadline}))[-1]
+        words = ["list", "--registry", registry]
+        answer = (await self._lines("registry", words, {"deadline": deadline}))[-1]
         return answer.get("services") or []
 
     async def program(self) -> Path:

@@ -108,7 +108,7 @@ func Say(object map[string]any) {
 	stdout.Write(append(line, '\n'))
 }
 
-const usage = `usage: peer serve     --name NAME [--version V] [--id ID] [--address H:P] [--registry mdns|none] [--broker http|none]
+const usage = `usage: peer serve     --name NAME [--version V] [--id ID] [--address H:P] [--registry mdns|none|NAME://ADDRESS] [--broker http|none]
                       [--broker-address H:P] [--metadata k=v]... [--subscribe TOPIC] [--queue Q] [--proto]
        peer call      --service S --endpoint E [--json J] [--content-type T] [--address H:P] [--registry R]
                       [--timeout D] [--connection-timeout D] [--retries N] [--times N] [--parallel N]

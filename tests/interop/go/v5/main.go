@@ -31,10 +31,7 @@ func main() { peer.Main(&engine{}) }
 
 func (e *engine) Init(o peer.Options) {
 	e.options = o
-	e.registry = registry.NewMDNSRegistry()
-	if o.Registry == "none" {
-		e.registry = registry.NewMemoryRegistry()
-	}
+	e.registry = newRegistry(o.Registry)
 	e.broker = broker.NewHttpBroker(broker.Registry(e.registry), broker.Addrs(o.BrokerAddress))
 	if o.Broker == "none" {
 		e.broker = broker.NewMemoryBroker()
