@@ -29,6 +29,8 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "registry": {
         "consul": "shoal.registry.consul:ConsulRegistry",
+        "etcd": "shoal.registry.etcd:EtcdRegistry",
+        "etcdv2": "shoal.registry.etcdv2:EtcdV2Registry",
         "mdns": "shoal.registry.mdns:MdnsRegistry",
         "memory": "shoal.registry.memory:MemoryRegistry",
         "static": "shoal.registry.static:StaticRegistry",

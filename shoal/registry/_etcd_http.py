@@ -1,0 +1,233 @@
+"""Module _etcd_http asks the members of an etcd cluster over HTTP, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from shoal.errors import Unavailable
+from shoal.tls import Tls, TlsError
+
+MAX_REPLY = 32 << 20  # bytes of one answer, and of one line of a stream
+_AT_ONCE = 32  # questions under way
+_OVERLOADED = frozenset({500, 502, 503, 504})  # another member may know better
+
+# A peer that is gone without a word is noticed by the system within half a minute.
+_KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+if hasattr(socket, "TCP_KEEPIDLE"):  # Linux has it, macOS has not
+    _KEEP_ALIVE += [
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a member has answered."""
+
+    member: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class EtcdHttp:
+    """The members of a cluster: the one that answered last is asked first."""
+
+    def __init__(self, members: Sequence[str], tls: Tls | None, timeout: float) -> None:
+        self.timeout = timeout
+        self._members = list(members)
+        self._tls = tls
+        self._client: httpx.AsyncClient | None = None
+        self._files: object = None  # of the certificates, as they were when they were read
+        self._outdated = False  # there are new ones
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    def __repr__(self) -> str:
+        return f"EtcdHttp({','.join(self._members)!r})"
+
+    @property
+    def member(self) -> str:
+        """The member to ask next."""
+        return self._members[0]
+
+    def avoid(self, member: str) -> None:
+        """Ask another member next."""
+        if self.member == member:
+            self._members.append(self._members.pop(0))
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        member: str = "",
+    ) -> Reply:
+        """Return the answer of one member, or of the first that has one.
+
+        What is sent may arrive twice. Raises Unavailable when nobody answers in time.
+        """
+        tries = 1 if member else len(self._members) + 1  # a connection kept may just have ended
+        problem: Unavailable | None = None
+        for _ in range(tries):
+            asked = member or self.member
+            try:
+                async with self._turns, asyncio.timeout(self.timeout / tries):
+                    reply = await self._exchange(asked, method, path, content, headers or {})
+            except (httpx.HTTPError, OSError) as error:
+                problem = self._unavailable(asked, error, self.timeout / tries)
+            else:
+                if reply.status not in _OVERLOADED or tries == 1:
+                    return reply
+                said = reply.body[:200].decode(errors="replace").strip()
+                problem = Unavailable(f"etcd at {asked} answers {reply.status}: {said}")
+            self.avoid(asked)
+        assert problem is not None
+        raise problem
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self,
+        member: str,
+        method: str,
+        path: str,
+        *,
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """Give an answer that goes on and on; read it with `lines`. Raises Unavailable."""
+        try:
+            client = await self._connected()
+            request = client.build_request(
+                method, self._url(member, path), content=content, headers=headers
+            )
+            async with asyncio.timeout(self.timeout):
+                response = await client.send(request, stream=True)
+        except (httpx.HTTPError, OSError) as error:
+            raise self._unavailable(member, error, self.timeout) from error
+        try:
+            yield response
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise self._unavailable(member, error, self.timeout) from error
+        finally:
+            await response.aclose()
+
+    async def lines(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """Yield each line as soon as it is complete; raises Unavailable for one without end."""
+        rest = bytearray()
+        async for chunk in response.aiter_raw():
+            rest += chunk
+            if len(rest) > MAX_REPLY:
+                raise Unavailable(f"etcd sends a line of more than {MAX_REPLY} bytes")
+            if b"\n" in chunk:
+                *complete, rest = rest.split(b"\n")
+                for line in complete:
+                    if line.strip():
+                        yield bytes(line)
+        if rest.strip():
+            yield bytes(rest)
+
+    async def close(self) -> None:
+        """End all connections; they are made again when something is asked."""
+        client, self._client = self._client, None
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        if client is not None:
+            await client.aclose()
+
+    async def _exchange(
+        self, member: str, method: str, path: str, content: bytes, headers: Mapping[str, str]
+    ) -> Reply:
+        client, body = await self._connected(), bytearray()
+        url = self._url(member, path)
+        async with client.stream(method, url, content=content, headers=headers) as response:
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_REPLY:
+                    raise TooMuch(f"etcd at {member} answers more than {MAX_REPLY} bytes")
+            return Reply(member, response.status_code, response.headers, bytes(body))
+
+    def _url(self, member: str, path: str) -> str:
+        return f"{'https' if self._tls else 'http'}://{member}{path}"
+
+    async def _connected(self) -> httpx.AsyncClient:
+        if self._outdated and self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+        if self._client is None:
+            try:
+                # Without TLS this context trusts nobody, and is not used either.
+                context = (
+                    self._tls.client_context()
+                    if self._tls
+                    else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                )
+            except TlsError as error:
+                raise Unavailable(f"etcd: {error}") from error
+            self._files, self._outdated = _changes(self._tls), False
+            transport = httpx.AsyncHTTPTransport(
+                verify=context,
+                trust_env=False,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=_AT_ONCE),
+                socket_options=_KEEP_ALIVE,
+            )
+            self._client = httpx.AsyncClient(
+                transport=transport,
+                timeout=None,  # every wait has one of ours
+                trust_env=False,
+                headers={"accept-encoding": "identity"},
+            )
+        return self._client
+
+    def _unavailable(self, member: str, error: Exception, seconds: float) -> Unavailable:
+        reasons = list(_causes(error))
+        if self._tls and self._files != _changes(self._tls):
+            self._outdated = True  # the next connection shows and trusts the new certificates
+        if isinstance(error, TimeoutError):
+            return Unavailable(f"etcd at {member} has not answered within {seconds:g} s")
+        why = next((_words(reason) for reason in reasons[::-1] if _words(reason)), repr(error))
+        return Unavailable(f"etcd at {member} cannot be asked: {why}")
+
+
+class TooMuch(Unavailable):
+    """An answer is larger than anything that is wanted."""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it came of; of several at once the first."""
+    seen: BaseException | None = error
+    for _ in range(10):
+        if seen is None:
+            return
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]
+            continue
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
+
+
+def _changes(tls: Tls | None) -> object:
+    """Return what changes when a file of the certificates does."""
+    found = []
+    for path in (tls.cert_file, tls.key_file, tls.ca_file) if tls else ():
+        with contextlib.suppress(OSError):
+            status = Path(path).stat()
+            found.append((path, status.st_mtime_ns, status.st_ino))
+    return found
