@@ -167,9 +167,7 @@ class Peer:
             flags += ["--topic", topic, "--times", str(times)]
             return (await self._lines("publish", flags, options))[-1]
 
-    async def get(
-        self, name: str, *, registry: str = "mdns", deadline: float = 15
-    ) -> list[Object]:
+    async def get(self, name: str, *, registry: str = "mdns", deadline: float = 15) -> list[Object]:
         """Return what the registry knows of a service, one object per version; empty if nothing."""
         words = ["get", name, "--registry", registry]
         answer = (await self._lines("registry", words, {"deadline": deadline}))[-1]
