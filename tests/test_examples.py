@@ -227,9 +227,10 @@ def test_selector(environment: Mapping[str, str]) -> None:
     assert lines[:-1] == [
         "version 1.0.0 in zone a",
         "version 2.0.0 in zone b",
-        "in zone a:",
-        "  version 1.0.0 in zone a",
-        "  version 2.0.0 in zone a",
+        "in turn:",
+        *["  version 1.0.0 in zone a"] * 2,
+        *["  version 2.0.0 in zone a"] * 2,
+        *["  version 2.0.0 in zone b"] * 2,
         "nodes that John's calls went to: 1",
     ]
     assert lines[-1].startswith("version 3.0.0: ")

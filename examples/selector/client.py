@@ -5,6 +5,7 @@ import asyncio
 import shoal
 from shoal.selector.consistent_hash import consistent_hash
 from shoal.selector.filters import label, version
+from shoal.selector.round_robin import RoundRobin
 
 WHERE = shoal.Request("place", "Place.Where", None, str)
 
@@ -14,12 +15,12 @@ async def main() -> None:
         print(await client.call(WHERE, filters=[version("1.0.0")]))
         print(await client.call(WHERE, filters=[version("2.0.0"), label("zone", "b")]))
 
-        zone_a = [label("zone", "a")]
-        found = {await client.call(WHERE, filters=zone_a) for _ in range(20)}
-        print("in zone a:", *sorted(found), sep="\n  ")
+        turn = RoundRobin()  # one after the other
+        some = [await client.call(WHERE, strategy=turn) for _ in range(6)]
+        print("in turn:", *sorted(some), sep="\n  ")
 
         john = consistent_hash("john")  # the same node for the same key
-        same = {await client.call(WHERE, strategy=john) for _ in range(20)}
+        same = {await client.call(WHERE, strategy=john) for _ in range(6)}
         print("nodes that John's calls went to:", len(same))
 
         try:
