@@ -153,15 +153,17 @@ class TcpListener(Listener):
     async def _serve(self, socket: tcp.socket) -> None:
         self._arrived.discard(socket)
         limit = {"ssl_handshake_timeout": self._handshake_timeout} if self._context else {}
+        # Made here, since uvloop with TLS returns a protocol of its own.
+        connection = self._make()
         try:
-            _, protocol = await self._loop.connect_accepted_socket(
-                self._make, socket, ssl=self._context, **limit
+            await self._loop.connect_accepted_socket(
+                lambda: connection, socket, ssl=self._context, **limit
             )
         except (OSError, TimeoutError) as error:
             logger.info("no connection from %s: %s", _peer(socket), error or "it went away")
             return
-        assert isinstance(protocol, Connection)
-        await self._sockets.serve(protocol)
+        assert isinstance(connection, Connection)
+        await self._sockets.serve(connection)
 
 
 async def _bind(host: str, port: int) -> list[tcp.socket]:
