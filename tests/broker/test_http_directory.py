@@ -111,7 +111,7 @@ async def test_a_new_address_replaces_the_old_one(registry: Counted, directory: 
 async def test_a_node_may_be_missing_in_an_answer_but_not_for_ever(
     registry: Counted, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_http_directory, "FRESH", 0.0)
+    monkeypatch.setattr(_http_directory, "FRESH", -1.0)
     await registry.register(record("a"))
     assert await look(directory) == ["a"]
     registry.lost = frozenset("a")
@@ -141,7 +141,7 @@ async def test_a_lost_watch_is_begun_anew_and_what_it_missed_looked_up(
 async def test_the_last_known_nodes_stand_while_the_registry_is_down(
     registry: Counted, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_http_directory, "FRESH", 0.0)
+    monkeypatch.setattr(_http_directory, "FRESH", -1.0)
     await registry.register(record("a"))
     assert await look(directory) == ["a"]
     registry.down = True
