@@ -89,13 +89,16 @@ class Link:
 
     async def close(self) -> None:
         """End it and all subscriptions, after what was handed over went out. Never raises."""
+        # In a task of its own, so that being cancelled leaves nothing behind.
+        await asyncio.shield(asyncio.get_running_loop().create_task(self._close()))
+
+    async def _close(self) -> None:
         async with self._lock:
             supervisor, self._supervisor = self._supervisor, None
             if supervisor is None:
                 return
-            client, outbox = self._client, self._outbox
-            if client is not None and outbox is not None:
-                await outbox.drain(self.settings.timeout)
+            if self._outbox is not None:
+                await self._outbox.drain(self.settings.timeout)
             supervisor.cancel()
             await asyncio.gather(supervisor, return_exceptions=True)
             self._interests.clear()
