@@ -14,6 +14,8 @@ _TABLE: dict[str, dict[str, str]] = {
     "broker": {
         "http": "shoal.broker.http:HttpBroker",
         "memory": "shoal.broker.memory:MemoryBroker",
+        "redis": "shoal.broker.redis:RedisBroker",
+        "nats": "shoal.broker.nats:NatsBroker",
     },
     "client": {
         "rpc": "shoal.client.rpc:RpcClient",
@@ -33,6 +35,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "etcdv2": "shoal.registry.etcdv2:EtcdV2Registry",
         "mdns": "shoal.registry.mdns:MdnsRegistry",
         "memory": "shoal.registry.memory:MemoryRegistry",
+        "nats": "shoal.registry.nats:NatsRegistry",
         "static": "shoal.registry.static:StaticRegistry",
     },
     "selector": {
@@ -50,6 +53,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "transport": {
         "http": "shoal.transport.http:HttpTransport",
         "memory": "shoal.transport.memory:MemoryTransport",
+        "nats": "shoal.transport.nats:NatsTransport",
     },
 }
 
