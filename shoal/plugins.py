@@ -14,8 +14,8 @@ _TABLE: dict[str, dict[str, str]] = {
     "broker": {
         "http": "shoal.broker.http:HttpBroker",
         "memory": "shoal.broker.memory:MemoryBroker",
-        "redis": "shoal.broker.redis:RedisBroker",
         "nats": "shoal.broker.nats:NatsBroker",
+        "redis": "shoal.broker.redis:RedisBroker",
     },
     "client": {
         "rpc": "shoal.client.rpc:RpcClient",
@@ -68,7 +68,7 @@ _ALIASES = {
 }
 
 # The extra that brings a library a plugin imports, where the names differ.
-_EXTRAS: dict[str, str] = {"google": "proto"}
+_EXTRAS: dict[str, str] = {"google": "proto", "redis": "redis"}
 
 
 class PluginError(Exception):
