@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import random
 import re
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from shoal.broker import Broker, Deliver, Guarantees, Subscription
-from shoal.broker._envelope import encode, sendable
+from shoal.broker._envelope import sendable
 from shoal.broker._http_directory import Directory
 from shoal.broker._http_posts import Posts
 from shoal.broker._http_receiver import Receiver
+from shoal.broker._http_targets import BROADCAST, CURRENT, Event, Target, choose
 from shoal.broker._local import Limits, Line, LocalSubscription, Subscribers, check_topic
 from shoal.errors import BadRequest, Error, TooLarge, Unavailable
 from shoal.message import Message
@@ -27,8 +27,6 @@ from shoal.tls import Tls
 
 logger = logging.getLogger(__name__)
 
-CURRENT = "micro.http.broker"  # Go Micro v2.5 to v6; v1.18 has go.micro.http.broker
-BROADCAST = "ff.http.broadcast"  # the version of subscriptions without a queue
 TTL, RENEWAL = 60.0, 30.0
 ID = "shoal.broker"
 
@@ -53,7 +51,7 @@ class HttpBroker(Broker):
         self,
         registry: Registry,
         address: str = "127.0.0.1:0",
-        *,
+        *,  # more than elsewhere: it is a server, a client and a queue, and all have a default
         tls: Tls | None = None,
         advertise: str = "",
         generations: Sequence[str] = (CURRENT,),
@@ -97,13 +95,14 @@ class HttpBroker(Broker):
             stations = list(self._stations.values())
             self._stations.clear()
             await asyncio.gather(*(station.stop() for station in stations))
-            await asyncio.gather(*(one.finish() for one in subscriptions))
             await self._receiver.close()
             self.address = ""
-            directories = list(self._directories.values())
-            self._directories.clear()
-            await asyncio.gather(*(directory.close() for directory in directories))
-            await self._posts.close()
+        # Handlers that still run may publish, subscribe, or disconnect as well.
+        await asyncio.gather(*(one.finish() for one in subscriptions))
+        directories = list(self._directories.values())
+        self._directories.clear()
+        await asyncio.gather(*(directory.close() for directory in directories))
+        await self._posts.close()
 
     # Subscribing
 
@@ -177,9 +176,9 @@ class HttpBroker(Broker):
                 f"the event is {len(message.body)} bytes, the limit is {self._max_message}", id=ID
             )
         header = {**sendable(message.headers()), "Micro-Topic": topic}
-        event = _Event(topic, header, message.body, {})
+        event = Event(topic, header, message.body, {})
         event.envelope(CURRENT)  # what cannot be sent is an error even if nobody listens
-        broadcast, queues = _choose(await self._targets(topic))
+        broadcast, queues = choose(await self._targets(topic))
         posts = [self._post_to_any(event, [target]) for target in broadcast]
         posts += [self._post_to_any(event, members) for members in queues]
         if len(posts) == 1:
@@ -187,14 +186,14 @@ class HttpBroker(Broker):
         elif posts:
             await asyncio.gather(*posts)
 
-    async def _targets(self, topic: str) -> list[_Target]:
+    async def _targets(self, topic: str) -> list[Target]:
         directories = [(name, self._directory(name, topic)) for name in self._generations]
         under_way = [task for _, one in directories if (task := one.refresh(topic))]
         known = any(one.nodes(topic) for _, one in directories)
         if under_way and not (known and all(one.answered for _, one in directories)):
             await asyncio.wait(under_way)
         targets = [
-            _Target(generation, directory, version, node)
+            Target(generation, directory, version, node)
             for generation, directory in directories
             for (version, _), node in directory.nodes(topic).items()
         ]
@@ -209,7 +208,7 @@ class HttpBroker(Broker):
             directory = self._directories[name] = Directory(self._registry, name)
         return directory
 
-    async def _post_to_any(self, event: _Event, targets: Sequence[_Target]) -> None:
+    async def _post_to_any(self, event: Event, targets: Sequence[Target]) -> None:
         """Post to the first that takes it, as long as no other can have got it."""
         for target in targets:
             path = "/" if target.generation == CURRENT else "/_sub"
@@ -244,44 +243,3 @@ class _Station:
 
     async def stop(self) -> None:
         await asyncio.gather(*(registration.stop() for registration in self.registrations))
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    generation: str
-    directory: Directory
-    version: str
-    node: Node
-
-
-@dataclass(frozen=True, slots=True)
-class _Event:
-    topic: str
-    header: dict[str, str]
-    body: bytes
-    encoded: dict[bool, bytes]
-
-    def envelope(self, generation: str) -> bytes:
-        """Return the JSON that a generation reads."""
-        old = generation != CURRENT
-        envelope = self.encoded.get(old)
-        if envelope is None:
-            # v1.18 and before remove `:topic`; later ones would hand it to the handler.
-            header = {**self.header, ":topic": self.topic} if old else self.header
-            envelope = self.encoded[old] = encode(header, self.body)
-        return envelope
-
-
-def _choose(targets: Collection[_Target]) -> tuple[list[_Target], list[list[_Target]]]:
-    """Return the nodes that all get an event, and the nodes of each queue in random order.
-
-    A node registered under several generations is one. A Go process has the same id for all its
-    subscriptions of a topic and gives each post to all of them: its queue is then served too.
-    """
-    broadcast: dict[str, _Target] = {}
-    queues: dict[str, dict[str, _Target]] = {}
-    for target in targets:
-        nodes = broadcast if target.version == BROADCAST else queues.setdefault(target.version, {})
-        nodes.setdefault(target.node.id, target)
-    unserved = [nodes for nodes in queues.values() if not nodes.keys() & broadcast.keys()]
-    return list(broadcast.values()), [random.sample([*n.values()], len(n)) for n in unserved]

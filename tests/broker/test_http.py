@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from shoal.broker import Broker
-from shoal.broker.http import BROADCAST, CURRENT, HttpBroker
+from shoal.broker._http_targets import BROADCAST, CURRENT
+from shoal.broker.http import HttpBroker
 from shoal.errors import BadRequest, TooLarge, Unavailable
 from shoal.message import Message
 from shoal.registry import Change, Node, Record
@@ -424,3 +425,23 @@ async def test_disconnecting_ends_a_post_under_way(
         await settles(lambda: len(recorder.requests) == 1)
         await broker.disconnect()
         await publishing
+
+
+async def test_handlers_may_disconnect_and_subscribe_while_it_disconnects(
+    registry: MemoryRegistry, broker: HttpBroker
+) -> None:
+    started, done = asyncio.Event(), asyncio.Event()
+
+    async def deliver(message: Message) -> None:
+        started.set()
+        await asyncio.sleep(0.05)
+        await broker.disconnect()
+        await subscribed(broker, "later")
+        await broker.publish("later", event(1))
+        done.set()
+
+    await broker.subscribe("events", deliver)
+    await broker.publish("events", event(0))
+    await started.wait()
+    await broker.disconnect()
+    await done.wait()

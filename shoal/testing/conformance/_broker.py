@@ -1,4 +1,4 @@
-"""Module _broker has the subscribers and events of the suite of brokers."""
+"""Module _broker has what the suite of brokers is made of: two brokers, subscribers, events."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import asyncio
 import contextlib
 import os
 import uuid
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import ClassVar
+
+import pytest
 
 from shoal.broker import Broker, Subscription
+from shoal.errors import BadRequest
 from shoal.message import Message
 
 PROBE = "Probe"
@@ -143,3 +148,65 @@ async def running(work: Awaitable[None]) -> AsyncIterator[asyncio.Future[None]]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def have(inboxes: Sequence[Inbox], number: int) -> bool:
+    """Return whether they have so many events between them."""
+    return count(inboxes).total() >= number
+
+
+class BrokerSuite:
+    """Two brokers of one backend: what one side publishes, the other's subscribers get.
+
+    The attributes say what a backend truly cannot do; a suite of yours sets them.
+    """
+
+    deadline: ClassVar[float] = 20.0
+    """Seconds until an event surely has arrived."""
+    queues: ClassVar[bool] = True
+    """Whether subscribers can share a topic's events; if not, a queue is a BadRequest."""
+    ordered: ClassVar[bool] = True
+    """Whether a subscription gets the events of one publisher in order."""
+    bounded: ClassVar[bool] = True
+    """Whether publishers wait for a subscriber with `unread` events waiting."""
+    shared: ClassVar[bool] = False
+    """Whether both sides are the same object."""
+    biggest: ClassVar[int] = 1 << 20
+    """Bytes of the largest body to try."""
+
+    @abstractmethod
+    def make(self, *, unread: int = 1024) -> Broker:
+        """Return a broker; all that one test makes reach each other.
+
+        `unread` is how many events may wait for a subscription, where `bounded`.
+        """
+
+    @contextlib.asynccontextmanager
+    async def two(self, *, unread: int = 1024) -> AsyncIterator[tuple[Broker, Broker]]:
+        """Make both sides, and disconnect them after the block."""
+        async with asyncio.timeout(6 * self.deadline):
+            one = self.make(unread=unread)
+            other = one if self.shared else self.make(unread=unread)
+            try:
+                yield one, other
+            finally:
+                await one.disconnect()
+                await other.disconnect()
+
+    async def members(self, topic: str, queue: str, *brokers: Broker) -> list[Inbox] | None:
+        """Return the members of a queue, None if this broker has none, and says so."""
+        if self.queues:
+            return [(await subscribed(broker, topic, queue))[0] for broker in brokers]
+        with pytest.raises(BadRequest):
+            await subscribed(brokers[0], topic, queue)
+        return None
+
+    async def sent(self, message: Message) -> Message:
+        """Publish a message on one side and return what arrives on the other."""
+        async with self.two() as (one, other):
+            topic = unique()
+            inbox, _ = await subscribed(one, topic)
+            await reached(other, topic, inbox, deadline=self.deadline)
+            await other.publish(topic, message)
+            await inbox.has(1, self.deadline)
+            return inbox.messages[0]
