@@ -31,6 +31,7 @@ class Answer:
     agent: str
     index: int = 0
     hash: str = ""
+    hidden: bool = False  # the token may not see all of it
 
 
 class Agents:
@@ -150,6 +151,7 @@ class Agents:
             agent,
             int(index) if index.isascii() and index.isdigit() and len(index) < 20 else 0,
             response.headers.get("X-Consul-ContentHash", ""),
+            response.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true",
         )
 
     def _refuse(self, agent: str, status: int, data: bytes) -> None:

@@ -83,11 +83,15 @@ class Nodes:
             self._guard = asyncio.get_running_loop().create_task(self._keep())
 
     async def deregister(self, id: str) -> None:
-        """Take a node from every agent it may be known to; raises Unavailable."""
+        """Take a node from every agent it may be known to; raises Unavailable.
+
+        Agents that were left for another one because they are gone end it by its check.
+        """
         problem: Error | None = None
         async with self._lock:
             known = self._nodes.pop(id, None)
             for agent in (known.agents if known else None) or [""]:
+                problem = None  # that of the last one counts
                 try:
                     await self._write(f"agent/service/deregister/{quote(id, safe='')}", agent=agent)
                 except NotFound:
@@ -168,6 +172,7 @@ class Nodes:
                 logger.debug("consul: %s", error)
             hashes = {}
             await backoff.wait()
+            self._forget_given_up()
             try:
                 async with self._lock:
                     for each in list(self._nodes.values()):

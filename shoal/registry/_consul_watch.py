@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -25,6 +26,8 @@ _SETTLE = 5.0  # seconds in which what an agent has forgotten may be registered 
 _CALM = 0.05  # seconds between two answers of one watch
 _AT_ONCE = 8  # services asked for at the same time
 
+T = TypeVar("T")
+
 _entries = msgspec.json.Decoder(list[Entry])
 _names = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -43,7 +46,7 @@ class Backoff:
 
 
 class Backwards(Exception):
-    """An index is lower than before: the agents began anew, and what they said is void."""
+    """An index is lower than before: the agent began anew, and what it said is void."""
 
 
 class Reader:
@@ -53,22 +56,24 @@ class Reader:
         self._agents = agents
         self._settings = settings
 
-    async def service(self, name: str, index: int = 0) -> tuple[list[Record], int]:
-        """Return the records of a service and their index; waits for another than is given."""
+    async def service(self, name: str, after: Answer | None = None) -> tuple[list[Record], Answer]:
+        """Return the records of a service and the answer they are from, as `ask` does."""
         kind = "connect" if self._settings.connect else "service"
-        answer = await self.ask(f"health/{kind}/{quote(name, safe='')}", index)
+        answer = await self.ask(f"health/{kind}/{quote(name, safe='')}", after)
         try:
-            return records_of(name, _entries.decode(answer.data)), answer.index
+            records = records_of(name, _entries.decode(answer.data))
         except msgspec.DecodeError as error:
             raise _no_consul(answer, error) from error
+        return _seen(answer, records, f"the nodes of {name!r}"), answer
 
     async def names(self) -> list[str]:
         """Return the sorted names of all services."""
         answer = await self.ask("catalog/services")
         try:
-            return sorted(_names.decode(answer.data))
+            names = sorted(_names.decode(answer.data))
         except msgspec.DecodeError as error:
             raise _no_consul(answer, error) from error
+        return _seen(answer, names, "any service")
 
     async def everything(self) -> list[Record]:
         """Return the records of all services."""
@@ -86,39 +91,46 @@ class Reader:
             raise Unavailable(str(errors.exceptions[0])) from errors
         return [record for task in tasks for record in task.result()]
 
-    async def changed(self, indexes: dict[str, int]) -> None:
-        """Wait until one of some answers is another one, or a while; updates their indexes."""
+    async def changed(self, answers: dict[str, Answer]) -> None:
+        """Wait until one of some answers is another one, or for a while; updates them."""
         asked = {
-            asyncio.create_task(self.ask(path, index)): path for path, index in indexes.items()
+            asyncio.create_task(self.ask(path, answer)): path for path, answer in answers.items()
         }
         try:
             done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                indexes[asked[task]] = task.result().index
+                answers[asked[task]] = task.result()
         finally:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def ask(self, path: str, index: int = 0) -> Answer:
-        """Return an answer; with an index, one that differs, or the same after a while."""
-        parameters, wait = self._settings.reading(), 0.0
-        if path in _SIGNALS:
-            parameters |= _SIGNALS[path]
-        if index:
-            parameters["index"], wait = str(index), self._settings.wait
+    async def ask(self, path: str, after: Answer | None = None) -> Answer:
+        """Return an answer; one that comes after another, from the same agent, when it differs.
+
+        It is the same again after a while. Raises Backwards.
+        """
+        parameters = self._settings.reading() | _SIGNALS.get(path, {})
         try:
-            answer = await self._agents.read(path, parameters, wait=wait)
+            if after is None:
+                return await self._agents.read(path, parameters)
+            parameters["index"] = str(max(after.index, 1))
+            answer = await self._agents.read(
+                path, parameters, wait=self._settings.wait, agent=after.agent
+            )
         except (BadRequest, NotFound) as error:
             raise Unavailable(str(error)) from error
-        if answer.index < index:
+        if answer.index < after.index:
             raise Backwards
         return answer
 
 
 # What changes when any service does: their names and tags, and their health. Only the index of
 # the second is of use, hence a filter that nothing passes.
-_SIGNALS = {"catalog/services": {}, "health/state/any": {"filter": 'Status == "none"'}}
+_SIGNALS: dict[str, dict[str, str]] = {
+    "catalog/services": {},
+    "health/state/any": {"filter": 'Status == "none"'},
+}
 
 
 class Watch:
@@ -135,8 +147,8 @@ class Watch:
         self._reader = reader
         self._failed = failed
         self._known: list[Record] = []
-        self._index = 0
-        self._indexes: dict[str, int] = {}
+        self._seen: Answer | None = None
+        self._signals: dict[str, Answer] = {}
 
     async def follow(self) -> None:
         """Feed the changes; ends the feed if there is no answer to begin with."""
@@ -181,17 +193,23 @@ class Watch:
 
     async def _look(self, fresh: bool) -> list[Record]:
         assert self.name is not None
-        records, index = await self._reader.service(self.name, 0 if fresh else self._index)
-        self._index = max(index, 1)
+        after = None if fresh else self._seen
+        records, self._seen = await self._reader.service(self.name, after)
         return records
 
     async def _look_at_all(self, fresh: bool) -> list[Record]:
         if fresh:
-            self._indexes = {path: (await self._reader.ask(path)).index for path in _SIGNALS}
+            self._signals = {path: await self._reader.ask(path) for path in _SIGNALS}
         else:
-            await self._reader.changed(self._indexes)
-        self._indexes = {path: max(index, 1) for path, index in self._indexes.items()}
+            await self._reader.changed(self._signals)
         return await self._reader.everything()
+
+
+def _seen(answer: Answer, found: list[T], what: str) -> list[T]:
+    """Return what was found; raises Unavailable if that is nothing because it is hidden."""
+    if not found and answer.hidden:
+        raise Unavailable(f"consul at {answer.agent} does not let this token see {what}")
+    return found
 
 
 def _no_consul(answer: Answer, error: Exception) -> Unavailable:
