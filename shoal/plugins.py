@@ -13,6 +13,7 @@ from typing import Any
 _TABLE: dict[str, dict[str, str]] = {
     "broker": {
         "http": "shoal.broker.http:HttpBroker",
+        "jetstream": "shoal.broker.jetstream:JetStreamBroker",
         "memory": "shoal.broker.memory:MemoryBroker",
         "nats": "shoal.broker.nats:NatsBroker",
         "redis": "shoal.broker.redis:RedisBroker",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -46,13 +47,21 @@ class Interest:
             pending_bytes_limit=UNREAD[1],
         )
 
-    async def end(self) -> None:
-        """Take it back, if its connection still stands; nothing is heard from here on."""
-        self._ended = True
+    async def end(self, *, drain: bool = False) -> None:
+        """Take it back, if its connection still stands; nothing is heard from here on.
+
+        With `drain` what the server had sent before is heard first.
+        """
+        self._ended = not drain
         native, self._native = self._native, None
         client, self.client = self.client, None
-        if native is not None and client is not None and client.is_connected:
-            await native.unsubscribe()
+        try:
+            if native is not None and client is not None and client.is_connected:
+                # Its own question to the server must not be cancelled: that ends nats-py.
+                ending = native.drain() if drain else native.unsubscribe()
+                await asyncio.shield(asyncio.get_running_loop().create_task(ending))
+        finally:
+            self._ended = True
 
     async def _take(self, message: Msg) -> None:
         if self._ended:

@@ -287,12 +287,15 @@ class Link:
             raise
         return interest
 
-    async def unsubscribe(self, interest: Interest) -> None:
-        """Take a subscription back; no message of it comes afterwards. Never raises."""
+    async def unsubscribe(self, interest: Interest, *, drain: bool = False) -> None:
+        """Take a subscription back; no message of it comes afterwards. Never raises.
+
+        With `drain` what the server had sent for it before still comes.
+        """
         if interest in self._interests:
             self._interests.remove(interest)
         try:
-            await interest.end()
+            await interest.end(drain=drain)
             if self._outbox is not None:
                 await self._outbox.confirm()
         except (Unavailable, nats.errors.Error) as error:
