@@ -194,12 +194,20 @@ def _tests(page: Path, folder: Path) -> list[str]:
     """Return the files with the tests that a page shows: its test files, and its Test classes."""
     blocks = blocks_of(page, "python")
     found = [block.file for block in blocks if block.file.startswith(("test_", "tests/"))]
-    rest = "\n\n".join(block.text for block in blocks if not block.file)
+    rest = "\n\n".join(block.text for block in blocks if not block.file and _is_module(block.text))
     if re.search(r"^class Test", rest, re.MULTILINE):
-        # Blocks that await at the top are no part of a module.
         (folder / "test_of_the_page.py").write_text(ASSUMED + "\n\n" + rest, encoding="utf-8")
         found.append("test_of_the_page.py")
     return found
+
+
+def _is_module(text: str) -> bool:
+    """Whether a block can stand in a file: it does not await at its top level."""
+    try:
+        compile(text, "block", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def _run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
@@ -277,11 +285,11 @@ class Command:
 
 def _commands(page: Path) -> list[Command]:
     found = []
-    for block in blocks_of(page, "console"):
+    for block in blocks_of(page, "console", "sh"):
         lines = block.text.replace("\\\n", " ").splitlines()
         for line, output in zip(lines, [*lines[1:], ""], strict=True):
-            if line.startswith("$ "):
-                found += _split(line[2:], output)
+            if line.startswith("$ ") or block.language == "sh":
+                found += _split(line.removeprefix("$ "), output)
     return found
 
 
@@ -307,9 +315,9 @@ def _split(line: str, output: str) -> list[Command]:
     return found
 
 
-@_pages("console")
+@_pages("console", "sh")
 def test_commands_exist(page: Path) -> None:
-    files = {block.file for block in blocks_of(page, "python")}
+    files = {block.file for block in blocks_of(page, "python")} | {"service.py"}
     for command in _commands(page):
         name, *arguments = command.words
         unknown = {word for word in command.variables if word.startswith("MICRO_")} - _VARIABLES
