@@ -17,6 +17,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "memory": "shoal.broker.memory:MemoryBroker",
         "nats": "shoal.broker.nats:NatsBroker",
         "redis": "shoal.broker.redis:RedisBroker",
+        "redis-streams": "shoal.broker.redis_streams:RedisStreamsBroker",
     },
     "client": {
         "rpc": "shoal.client.rpc:RpcClient",

@@ -162,6 +162,11 @@ class LocalSubscription(Subscription):
         state = "ended" if self.ended else f"{len(self._line.events)} events waiting"
         return f"<{type(self).__name__} {self.topic!r} queue={self.queue!r} {state}>"
 
+    @property
+    def inside(self) -> bool:
+        """Whether one of its own deliveries asks."""
+        return _inside.get() is self
+
     async def unsubscribe(self) -> None:
         if self.end():
             await self.finish()
@@ -176,7 +181,7 @@ class LocalSubscription(Subscription):
 
     async def finish(self) -> None:
         """Wait for the deliveries that run, for the grace time; at once when called by one."""
-        if _inside.get() is self:
+        if self.inside:
             return
         running = set(self._tasks)
         try:

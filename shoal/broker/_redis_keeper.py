@@ -110,6 +110,13 @@ class Keeper:
                 link.fail(refused.error())  # another of the servers may be the primary now
             raise
 
+    async def unblock(self, other: Keeper) -> None:
+        """Have a command that waits in Redis answered now, asked over another connection."""
+        id = self._link.info.get("id") if self._link is not None else None
+        if id is not None:
+            with suppress(Refused, Error):  # it may not be permitted
+                await other.call("CLIENT UNBLOCK", id)
+
     async def close(self) -> None:
         """End it; what waits for a connection fails. Never raises."""
         self.error = Unavailable("the broker was disconnected", id=ID)

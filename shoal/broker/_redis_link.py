@@ -215,6 +215,18 @@ async def connect(
     return link
 
 
+def primary(link: Link) -> None:
+    """Raise Unavailable for a server that takes no writes."""
+    if link.info.get("mode") == "sentinel":
+        raise Unavailable(
+            f"{link.server} is a Sentinel: give the addresses of the servers it watches, and the "
+            "primary among them is found",
+            id=ID,
+        )
+    if link.info.get("role", "master") != "master":
+        raise Unavailable(f"Redis at {link.server} is a replica, not the primary", id=ID)
+
+
 def _connection(server: Server, settings: RedisSettings, tls: Tls | None, limit: int) -> Connection:
     password = server.password or settings.password
     arguments: dict[str, Any] = {

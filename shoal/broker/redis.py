@@ -10,7 +10,7 @@ from shoal.broker import Broker, Deliver, Guarantees, Subscription
 from shoal.broker._envelope import decode, encode, received, sendable
 from shoal.broker._local import Limits, Line, LocalSubscription, check_topic
 from shoal.broker._redis_keeper import Keeper, Ways
-from shoal.broker._redis_link import ID, Link, Refused, TooLong
+from shoal.broker._redis_link import ID, Link, Refused, TooLong, primary
 from shoal.broker._redis_settings import RedisSettings, servers
 from shoal.errors import BadRequest, Error, TooLarge, Unavailable
 from shoal.message import Message
@@ -153,13 +153,6 @@ class _RedisSubscription(LocalSubscription):
 
 
 def _check(link: Link) -> None:
-    """Refuse what is no place to publish; the servers of a cluster pass events on."""
-    mode, role = link.info.get("mode", ""), link.info.get("role", "master")
-    if mode == "sentinel":
-        raise Unavailable(
-            f"{link.server} is a Sentinel: give the addresses of the servers it watches, the "
-            "primary among them is found",
-            id=ID,
-        )
-    if role != "master" and mode != "cluster":
-        raise Unavailable(f"Redis at {link.server} is a replica, not the primary", id=ID)
+    """Refuse what is no place to publish; all servers of a cluster pass events on."""
+    if link.info.get("mode") != "cluster":
+        primary(link)
