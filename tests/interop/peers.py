@@ -65,6 +65,7 @@ class Peer:
         address: str = "127.0.0.1:0",
         registry: str = "mdns",
         broker: str = "http",
+        transport: str = "http",
         metadata: Mapping[str, str] | None = None,
         subscribe: str = "",
         queue: str = "",
@@ -73,15 +74,17 @@ class Peer:
     ) -> contextlib.AbstractAsyncContextManager[Running]:
         """Run a server until the block ends; when the block begins it is registered and answers."""
         flags = ["--name", name, "--version", version, "--address", address]
-        flags += ["--registry", registry, "--broker", broker, *_pairs(metadata)]
+        flags += ["--registry", registry, "--broker", broker, "--transport", transport]
+        flags += _pairs(metadata)
         flags += _given("--subscribe", subscribe) + _given("--queue", queue) + _given("--id", id)
         return self._running("serve", flags + ["--proto"] * proto)
 
     def subscribe(
-        self, topic: str, *, queue: str = ""
+        self, topic: str, *, queue: str = "", broker: str = "http"
     ) -> contextlib.AbstractAsyncContextManager[Running]:
         """Subscribe with the broker alone until the block ends; each event is a `message`."""
-        return self._running("subscribe", ["--topic", topic, *_given("--queue", queue)])
+        flags = ["--topic", topic, "--broker", broker, *_given("--queue", queue)]
+        return self._running("subscribe", flags)
 
     def watch(
         self, name: str = "", *, registry: str = "mdns"
@@ -110,8 +113,8 @@ class Peer:
     ) -> Object:
         """Call once: `{"ok": true, "reply": ...}` or `{"ok": false, "error": {...}, "text": ...}`.
 
-        Options: address, registry, content_type, timeout, connection_timeout, retries, metadata,
-        proto, and deadline, which is this function's own.
+        Options: address, registry, transport, content_type, timeout, connection_timeout, retries,
+        metadata, proto, and deadline, which is this function's own.
         """
         return (await self.calls(service, endpoint, request, **options))[-1]
 
@@ -162,7 +165,7 @@ class Peer:
     async def publish(
         self, topic: str, event: object = None, *, times: int = 1, **options: Any
     ) -> Object:
-        """Publish; options: content_type, metadata, proto, linger (for delivery), deadline."""
+        """Publish; options: broker, content_type, metadata, proto, linger (for delivery), deadline."""
         with _arguments(options, [("--json", event)]) as flags:
             flags += ["--topic", topic, "--times", str(times)]
             return (await self._lines("publish", flags, options))[-1]
@@ -466,5 +469,13 @@ def _arguments(
 _DURATIONS = frozenset({"timeout", "connection_timeout", "stream_timeout", "send_every", "linger"})
 _FLAGS: Mapping[str, str] = {
     name: "--" + name.replace("_", "-")
-    for name in (*sorted(_DURATIONS), "address", "registry", "content_type", "retries")
+    for name in (
+        *sorted(_DURATIONS),
+        "address",
+        "registry",
+        "broker",
+        "transport",
+        "content_type",
+        "retries",
+    )  # fmt: skip
 }

@@ -19,6 +19,7 @@ import (
 // Options are the flags, in the words of the command line.
 type Options struct {
 	Name, Version, ID, Address, Registry, Broker, BrokerAddress  string
+	Transport                                                    string
 	Metadata                                                     Pairs
 	Topic, Queue                                                 string
 	Proto                                                        bool
@@ -108,15 +109,15 @@ func Say(object map[string]any) {
 	stdout.Write(append(line, '\n'))
 }
 
-const usage = `usage: peer serve     --name NAME [--version V] [--id ID] [--address H:P] [--registry mdns|none|NAME://ADDRESS] [--broker http|none]
-                      [--broker-address H:P] [--metadata k=v]... [--subscribe TOPIC] [--queue Q] [--proto]
-       peer call      --service S --endpoint E [--json J] [--content-type T] [--address H:P] [--registry R]
+const usage = `usage: peer serve     --name NAME [--version V] [--id ID] [--address H:P] [--registry mdns|none|NAME://ADDRESS]
+                      [--broker http|none|NAME://ADDRESS] [--broker-address H:P] [--transport http|NAME://ADDRESS] [--metadata k=v]... [--subscribe TOPIC] [--queue Q] [--proto]
+       peer call      --service S --endpoint E [--json J] [--content-type T] [--address H:P] [--registry R] [--transport T]
                       [--timeout D] [--connection-timeout D] [--retries N] [--times N] [--parallel N]
                       [--send-every D] [--metadata k=v]... [--proto]
        peer stream    the same, and [--open J] [--send J]... [--count N] [--close-after N] [--abort-after N]
                       [--stream-timeout D]
-       peer publish   --topic T [--json J] [--content-type T] [--metadata k=v]... [--times N] [--linger D] [--proto]
-       peer subscribe --topic T [--queue Q] [--broker-address H:P]
+       peer publish   --topic T [--json J] [--content-type T] [--metadata k=v]... [--times N] [--linger D] [--broker B] [--proto]
+       peer subscribe --topic T [--queue Q] [--broker B] [--broker-address H:P]
        (J is JSON, or @FILE)
        peer registry  get NAME | list | watch [NAME] | hold NAME --id ID --address H:P [--version V] [--metadata k=v]...
 `
@@ -170,6 +171,7 @@ func parse(command string, arguments []string) Options {
 	flags.StringVar(&o.Address, "address", "", "")
 	flags.StringVar(&o.Registry, "registry", "mdns", "")
 	flags.StringVar(&o.Broker, "broker", "http", "")
+	flags.StringVar(&o.Transport, "transport", "http", "")
 	flags.StringVar(&o.BrokerAddress, "broker-address", "127.0.0.1:0", "")
 	flags.Var(o.Metadata, "metadata", "")
 	flags.StringVar(&o.Topic, "topic", "", "")

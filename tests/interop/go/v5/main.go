@@ -25,6 +25,8 @@ type engine struct {
 	registry registry.Registry
 	broker   broker.Broker
 	client   client.Client
+
+	transport transport.Transport
 }
 
 func main() { peer.Main(&engine{}) }
@@ -32,12 +34,10 @@ func main() { peer.Main(&engine{}) }
 func (e *engine) Init(o peer.Options) {
 	e.options = o
 	e.registry = newRegistry(o.Registry)
-	e.broker = broker.NewHttpBroker(broker.Registry(e.registry), broker.Addrs(o.BrokerAddress))
-	if o.Broker == "none" {
-		e.broker = broker.NewMemoryBroker()
-	}
+	e.broker = newBroker(o, e.registry)
+	e.transport = newTransport(o.Transport)
 	e.client = client.NewClient(
-		client.Registry(e.registry), client.Broker(e.broker), client.Transport(transport.NewHTTPTransport()),
+		client.Registry(e.registry), client.Broker(e.broker), client.Transport(e.transport),
 	)
 }
 
@@ -45,7 +45,7 @@ func (e *engine) Serve() (string, string, func() error, error) {
 	o := e.options
 	options := []server.Option{
 		server.Name(o.Name), server.Version(o.Version), server.Address(o.Address), server.Metadata(o.Metadata),
-		server.Registry(e.registry), server.Broker(e.broker), server.Transport(transport.NewHTTPTransport()),
+		server.Registry(e.registry), server.Broker(e.broker), server.Transport(e.transport),
 	}
 	if o.ID != "" {
 		options = append(options, server.Id(o.ID))
