@@ -345,7 +345,7 @@ def _parse(
             raise
         return
     if isinstance(command, click.Group):
-        rest = [*context._protected_args, *context.args]
+        rest = [*getattr(context, "_protected_args", ()), *context.args]
         found, inner, rest = command.resolve_command(context, rest)
         assert inner is not None
         _parse(inner, str(found), rest, context)
