@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -195,6 +196,8 @@ class EtcdHttp:
         if isinstance(error, TimeoutError):
             return Unavailable(f"etcd at {member} has not answered within {seconds:g} s")
         why = next((_words(reason) for reason in reasons[::-1] if _words(reason)), repr(error))
+        if self._tls and not self._tls.cert_file and isinstance(reasons[-1], ConnectionError):
+            why += "; it may want a certificate: set tls_cert_file"
         return Unavailable(f"etcd at {member} cannot be asked: {why}")
 
 
@@ -218,8 +221,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _words(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, ssl.SSLError):
+        return str(error)
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)  # asyncio's own words for it are longer
     return str(error)
 
 

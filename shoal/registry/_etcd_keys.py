@@ -10,10 +10,8 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from shoal.errors import BadRequest, Unavailable
-from shoal.registry._etcd_http import EtcdHttp, Reply
+from shoal.registry._etcd_http import Reply
 from shoal.registry._etcd_login import Refused, version_of
-from shoal.registry._etcd_probe import Probe
-from shoal.registry._etcd_settings import EtcdSettings
 from shoal.registry._etcd_store import (
     Deliver,
     Event,
@@ -50,33 +48,9 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class Keys(Store):
     """A store of folders and times to live (etcd v2). Leases are always 0."""
 
-    def __init__(self, http: EtcdHttp, settings: EtcdSettings) -> None:
-        self._http = http
-        self._settings = settings
-        self._seen = 0  # the newest index that an answer was about
-        self._probe = Probe(self._look)
-
-    @property
-    def member(self) -> str:
-        return self._http.member
-
-    def avoid(self, member: str) -> None:
-        self._http.avoid(member)
-
-    async def read(self, prefix: str, *, sure: bool = False) -> Snapshot:
-        sure = sure or self._settings.consistency == "linearizable"
-        seen = self._seen
-        snapshot = await self._read(prefix, sure)
-        if not sure and snapshot.position.revision < seen:  # this member is behind the others
-            sure, snapshot = True, await self._read(prefix, True)
-        if sure:
-            self._seen = snapshot.position.revision
-        return snapshot
-
     async def _read(self, prefix: str, sure: bool) -> Snapshot:
         asked = {"recursive": "true", "sorted": "true", "quorum": "true" if sure else "false"}
         answer, index = await self._ask("GET", prefix, asked, (_MISSING,))
-        self._seen = max(self._seen, index)
         found = _files(answer.node) if answer.node is not None else ()
         return Snapshot(Position(index), {one.key: one.value.encode() for one in found})
 
@@ -86,7 +60,7 @@ class Keys(Store):
             event = await self._next(member, prefix, index, deliver)
             index = event.revision
             await deliver([event])
-            self._seen = max(self._seen, index)
+            self.saw(index)
 
     async def _next(self, member: str, prefix: str, index: int, deliver: Deliver) -> Event:
         """Return the next event after an index, however long that takes."""
@@ -111,17 +85,14 @@ class Keys(Store):
                 return Event(node.key, None if gone else node.value.encode(), node.modified_index)
         raise Unavailable(f"etcd at {member} has ended the watch")
 
-    async def probe(self, member: str) -> None:
-        await self._probe(member)
-
-    async def _look(self, member: str) -> None:
+    async def _ask_alive(self, member: str) -> None:
         asked = {"quorum": "true"}
         await self._ask("GET", self._settings.prefix, asked, (_MISSING,), member=member)
 
     async def place(self, key: str, value: bytes, seconds: int, lease: int) -> int:
         form = {"value": value.decode()} | ({"ttl": str(seconds)} if seconds else {})
         _, index = await self._ask("PUT", key, {}, (), form=form)
-        self._seen = max(self._seen, index)
+        self.saw(index)
         return 0
 
     async def present(self, key: str, value: bytes, seconds: int, lease: int) -> bool:
@@ -148,7 +119,7 @@ class Keys(Store):
         await self._ask("DELETE", key, {}, (_MISSING, _NOT_A_FILE))
         folder = key.rpartition("/")[0]
         _, index = await self._ask("DELETE", folder, {"dir": "true"}, (_MISSING, _NOT_EMPTY))
-        self._seen = max(self._seen, index)
+        self.saw(index)
 
     async def _ask(
         self,

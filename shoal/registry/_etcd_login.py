@@ -10,7 +10,7 @@ from shoal.errors import Unavailable
 from shoal.registry._etcd_http import EtcdHttp, Reply
 from shoal.registry._etcd_settings import EtcdSettings
 
-INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE, UNAUTHENTICATED = 3, 5, 11, 16  # codes of gRPC
+NOT_FOUND, OUT_OF_RANGE, UNAUTHENTICATED = 5, 11, 16  # codes of gRPC
 _FAILED_PRECONDITION = 9
 
 

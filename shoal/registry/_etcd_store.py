@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from shoal.errors import Unavailable
+from shoal.registry._etcd_http import EtcdHttp
+from shoal.registry._etcd_probe import Probe
+from shoal.registry._etcd_settings import EtcdSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +44,54 @@ class HistoryLost(Unavailable):
     """What happened since a revision is not known any more: everything must be read again."""
 
 
-class Store(Protocol):
+class Store(ABC):
     """Keys with values that last as long as they are renewed. All methods raise Unavailable."""
 
+    def __init__(self, http: EtcdHttp, settings: EtcdSettings) -> None:
+        self._http = http
+        self._settings = settings
+        self._seen = 0  # the newest revision that an answer was about
+        self._alive = Probe(self._ask_alive)
+
+    async def read(self, prefix: str, *, sure: bool = False) -> Snapshot:
+        """Return the keys that begin with the prefix, which ends in a slash.
+
+        Never older than anything read or written before, and with `sure` as of now.
+        """
+        sure = sure or self._settings.consistency == "linearizable"
+        seen = self._seen
+        snapshot = await self._read(prefix, sure)
+        if not sure and snapshot.position.revision < seen:  # this member is behind the others
+            sure, snapshot = True, await self._read(prefix, True)
+        # What is sure may also be less than before: in a cluster that began anew.
+        known = 0 if sure else self._seen
+        self._seen = max(known, snapshot.position.revision)
+        return snapshot
+
+    def saw(self, revision: int) -> None:
+        """Note what happened: later look-ups must know of it."""
+        self._seen = max(self._seen, revision)
+
     @property
-    @abstractmethod
     def member(self) -> str:
         """The member of the cluster to follow next."""
+        return self._http.member
 
-    @abstractmethod
     def avoid(self, member: str) -> None:
         """Follow and ask another one next."""
+        self._http.avoid(member)
+
+    async def probe(self, member: str) -> None:
+        """Make sure that the member still knows what happens; raises Unavailable if not."""
+        await self._alive(member)
 
     @abstractmethod
-    async def read(self, prefix: str, *, sure: bool = False) -> Snapshot:
-        """Return the keys that begin with the prefix, a slash at its end.
+    async def _read(self, prefix: str, sure: bool) -> Snapshot:
+        """Return what a member knows, or, with `sure`, what a majority does."""
 
-        Never older than anything read or written before. With `sure`, as of now.
-        """
+    @abstractmethod
+    async def _ask_alive(self, member: str) -> None:
+        """Ask the member something that it cannot answer without a majority."""
 
     @abstractmethod
     async def follow(self, member: str, prefix: str, position: Position, deliver: Deliver) -> None:
@@ -68,10 +100,6 @@ class Store(Protocol):
         First it delivers nothing: it has begun. Raises HistoryLost when the member does not know
         what has happened since.
         """
-
-    @abstractmethod
-    async def probe(self, member: str) -> None:
-        """Make sure that the member still knows what happens; raises Unavailable if not."""
 
     @abstractmethod
     async def place(self, key: str, value: bytes, seconds: int, lease: int) -> int:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
+from typing import Any
+
+import httpx
 
 from tests.servers import Server
 
@@ -52,6 +56,48 @@ class EtcdServer(Server):
             return b"200 OK" in await reader.read(100)
         finally:
             writer.close()
+
+    async def ask(self, path: str, asked: object, token: str = "") -> dict[str, Any]:
+        """Ask the v3 API as an operator would, not by the code that is tested."""
+        async with httpx.AsyncClient(verify=self.tls or False, trust_env=False) as client:
+            headers = {"authorization": token} if token else {}
+            answer = await client.post(f"{self.url}/v3/{path}", json=asked, headers=headers)
+            assert answer.status_code == 200, answer.text
+            return dict(answer.json())
+
+    async def keys(self, prefix: str = "/") -> dict[str, dict[str, Any]]:
+        """Return what the keys with a prefix hold: value, lease, mod_revision and so on."""
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        found = await self.ask("kv/range", {"key": encoded(prefix), "range_end": encoded(end)})
+        return {
+            base64.b64decode(one["key"]).decode(): {
+                **one,
+                "value": base64.b64decode(one.get("value", "")),
+            }
+            for one in found.get("kvs", [])
+        }
+
+    async def put(self, key: str, value: bytes | str) -> None:
+        """Write a key that stays."""
+        await self.ask("kv/put", {"key": encoded(key), "value": encoded(value)})
+
+    async def delete(self, key: str) -> None:
+        """Delete a key."""
+        await self.ask("kv/deleterange", {"key": encoded(key)})
+
+    async def clear(self) -> None:
+        """Delete all keys."""
+        await self.ask("kv/deleterange", {"key": "AA==", "range_end": "AA=="})
+
+    async def compact(self) -> None:
+        """Forget all history up to now."""
+        now = (await self.ask("kv/range", {"key": encoded("/")}))["header"]["revision"]
+        await self.ask("kv/compaction", {"revision": now, "physical": True})
+
+
+def encoded(text: bytes | str) -> str:
+    """Return bytes as the gateway has them."""
+    return base64.b64encode(text if isinstance(text, bytes) else text.encode()).decode()
 
 
 def cluster(size: int) -> list[EtcdServer]:
