@@ -132,7 +132,7 @@ class TcpListener(Listener):
     def _accept_from(self, listening: tcp.socket) -> None:
         for _ in range(AT_ONCE):
             try:
-                socket, _ = listening.accept()
+                socket, peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -140,7 +140,7 @@ class TcpListener(Listener):
                 return
             socket.setblocking(False)
             self._arrived.add(socket)
-            self._sockets.start(self._serve(socket))
+            self._sockets.start(self._serve(socket, join(peer[0], peer[1])))
 
     def _no_room(self, error: OSError) -> None:
         logger.warning(
@@ -150,7 +150,7 @@ class TcpListener(Listener):
             self._loop.remove_reader(socket.fileno())
         self._pause = self._loop.call_later(PAUSE, self._watch)
 
-    async def _serve(self, socket: tcp.socket) -> None:
+    async def _serve(self, socket: tcp.socket, peer: str) -> None:
         self._arrived.discard(socket)
         limit = {"ssl_handshake_timeout": self._handshake_timeout} if self._context else {}
         # Made here, since uvloop with TLS returns a protocol of its own.
@@ -160,9 +160,8 @@ class TcpListener(Listener):
                 lambda: connection, socket, ssl=self._context, **limit
             )
         except (OSError, TimeoutError) as error:
-            logger.info("no connection from %s: %s", _peer(socket), error or "it went away")
+            logger.info("no connection from %s: %s", peer, error or "it went away")
             return
-        assert isinstance(connection, Connection)
         await self._sockets.serve(connection)
 
 
@@ -229,11 +228,3 @@ def _keep_alive(socket: Any) -> None:
                 socket.setsockopt(tcp.IPPROTO_TCP, option, value)
     except OSError as error:
         logger.debug("no keep-alive: %s", error)
-
-
-def _peer(socket: tcp.socket) -> str:
-    try:
-        name = socket.getpeername()
-    except OSError:
-        return "a peer that is gone"
-    return join(name[0], name[1])

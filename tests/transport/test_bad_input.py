@@ -24,7 +24,8 @@ BAD = {
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9), 400),
     "Upgrade: h2c": (
-        HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+        HEAD
+        + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
         b"Content-Length: 2\r\n\r\nhi",
         400,
     ),
@@ -38,7 +39,9 @@ BAD = {
     "NUL in a name": (HEAD + b"A\0: b\r\n\r\n", 400),
     "CR in a value": (HEAD + b"A: b\rc\r\n\r\n", 400),
     "length and chunks": (
-        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n",
+        HEAD
+        + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        + b"GET /x HTTP/1.1\r\n\r\n",
         400,
     ),
     "chunks and length": (
@@ -138,7 +141,7 @@ async def test_a_client_that_sends_too_much_reads_why() -> None:
         for _ in range(5):
             socket = await transport.dial(f"{host}:{port}")
             await socket.send(Message({}, bytes(3_000_000)))
-            with pytest.raises(TooLarge, match="answered 413: .* over the limit of 1000 bytes"):
+            with pytest.raises(TooLarge, match=r"answered 413: .* over the limit of 1000 bytes"):
                 async with asyncio.timeout(PATIENCE):
                     await socket.recv()
             await socket.close()

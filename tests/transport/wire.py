@@ -100,6 +100,13 @@ def everywhere(data: bytes) -> Iterable[tuple[bytes, bytes]]:
     return ((data[:place], data[place:]) for place in range(len(data) + 1))
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - there is nothing else that tells
+            await asyncio.sleep(0.01)
+
+
 async def echo(socket: Socket) -> None:
     """Serve a socket by sending everything back."""
     while True:

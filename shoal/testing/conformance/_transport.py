@@ -118,7 +118,7 @@ class TransportSuite:
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so."""
         async with asyncio.timeout(self.patience):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - there is nothing else that tells
                 await asyncio.sleep(0.005)
 
     async def settled(self, value: Callable[[], int]) -> None:

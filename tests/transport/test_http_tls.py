@@ -1,0 +1,214 @@
+"""The http transport over TLS: the suite, who is let in, and handshakes that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from shoal.errors import BadRequest, ConnectionClosed, Error, Unavailable
+from shoal.message import Message
+from shoal.testing.conformance.transport import TransportConformance
+from shoal.tls import Tls, TlsError
+from shoal.transport import Transport
+from shoal.transport.http import HttpTransport
+from tests.test_tls import Authority
+from tests.transport.wire import PATIENCE, raw, response, serving, until
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"), "authority")
+
+
+@pytest.fixture(scope="module")
+def tls(authority: Authority) -> Tls:
+    return identity(authority, "node")
+
+
+def identity(authority: Authority, name: str) -> Tls:
+    """Return settings that show a certificate and trust the authority it is from."""
+    certificate, key = authority.issue(name)
+    return Tls(cert_file=certificate, key_file=key, ca_file=authority.file)
+
+
+class TestHttpTransportWithTls(TransportConformance):
+    @pytest.fixture(autouse=True)
+    def _certificates(self, tls: Tls) -> None:
+        # The certificate names 127.0.0.1 alone; the suite dials other names too.
+        self._tls = Tls(
+            cert_file=tls.cert_file,
+            key_file=tls.key_file,
+            ca_file=tls.ca_file,
+            check_hostname=False,
+        )
+
+    def make(self) -> Transport:
+        return HttpTransport(tls=self._tls)
+
+
+async def exchange(client: Tls | None, address: tuple[str, int]) -> bytes:
+    """Return what comes back to one message."""
+    transport = HttpTransport(tls=client)
+    async with asyncio.timeout(PATIENCE):
+        socket = await transport.dial("{}:{}".format(*address))
+        try:
+            await socket.send(Message({}, b"hello"))
+            return (await socket.recv()).body
+        finally:
+            await socket.close()
+
+
+async def test_both_sides_verified(tls: Tls, authority: Authority) -> None:
+    server = Tls(
+        cert_file=tls.cert_file, key_file=tls.key_file, ca_file=authority.file, client_auth=True
+    )
+    async with serving(tls=server) as address:
+        assert await exchange(identity(authority, "client"), address) == b"hello"
+        for stranger in (Tls(ca_file=authority.file),):
+            with pytest.raises((ConnectionClosed, Unavailable)):
+                await exchange(stranger, address)
+        assert await exchange(identity(authority, "another"), address) == b"hello"
+
+
+async def test_a_stranger_s_certificate_is_refused(tls: Tls, tmp_path: Path) -> None:
+    stranger = identity(Authority(tmp_path, "stranger"), "client")
+    server = Tls(
+        cert_file=tls.cert_file, key_file=tls.key_file, ca_file=tls.ca_file, client_auth=True
+    )
+    async with serving(tls=server) as address:
+        with pytest.raises(Unavailable, match=r"no TLS connection to 127\.0\.0\.1:.*verify failed"):
+            await exchange(stranger, address)  # which does not know the server's authority either
+        for client in (
+            Tls(cert_file=stranger.cert_file, key_file=stranger.key_file, ca_file=tls.ca_file),
+            Tls(cert_file=stranger.cert_file, key_file=stranger.key_file, verify=False),
+        ):
+            with pytest.raises((ConnectionClosed, Unavailable)):
+                await exchange(client, address)
+
+
+async def test_unverified_only_when_told_so(tls: Tls) -> None:
+    async with serving(tls=tls) as address:
+        with pytest.raises(Unavailable):
+            await exchange(Tls(), address)
+        assert await exchange(Tls(verify=False), address) == b"hello"
+
+
+async def test_a_server_needs_a_certificate() -> None:
+    with pytest.raises(TlsError):
+        async with serving(tls=Tls(verify=False)):
+            pass
+
+
+# One side with TLS and the other without
+
+
+async def test_plain_client_and_tls_server(tls: Tls, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(tls=tls) as address:
+        with pytest.raises(Error) as caught:
+            await exchange(None, address)
+        # A TLS server may say why before it closes; then the client knows what that was.
+        assert isinstance(caught.value, BadRequest | ConnectionClosed)
+        assert await exchange(tls, address) == b"hello"
+    # One line from each side at most.
+    assert len(caplog.records) <= 2, caplog.text
+
+
+async def test_tls_client_and_plain_server(tls: Tls) -> None:
+    async with serving() as address:
+        with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
+            await exchange(tls, address)
+        assert await exchange(None, address) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 600, b"\x16\x03\x01\x00\x05hello" * 50, b""],
+    ids=["plain", "zeros", "half TLS", "nothing"],
+)
+async def test_no_handshake(tls: Tls, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(tls=tls, dial_timeout=0.3) as address:
+        async with raw(address) as (reader, writer):
+            writer.write(data)
+            async with asyncio.timeout(PATIENCE):
+                with suppress(ConnectionResetError):
+                    await reader.read()  # an alert at most, and the end
+        await until(lambda: caplog.records)
+        assert await exchange(tls, address) == b"hello"
+    assert len(caplog.records) == 1, caplog.text
+    assert "127.0.0.1" in caplog.text
+
+
+async def test_many_handshakes_that_never_end_hold_nothing(tls: Tls) -> None:
+    async with serving(tls=tls) as address:
+        connections = [await asyncio.open_connection(*address) for _ in range(30)]
+        assert await exchange(tls, address) == b"hello"
+    # The listener is closed, and with it what had not even begun.
+    for reader, writer in connections:
+        async with asyncio.timeout(PATIENCE):
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def test_a_server_that_does_not_answer_the_handshake() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read(-1)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    with pytest.raises(Unavailable, match=r"did not accept a connection within 0\.2 s"):
+        await HttpTransport(tls=Tls(verify=False), dial_timeout=0.2).dial(f"{host}:{port}")
+    server.close()
+    await asyncio.sleep(0.05)
+
+
+# Bytes over TLS
+
+
+async def test_bad_input_over_tls_is_refused_with_a_status(tls: Tls) -> None:
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    for data, expected in (
+        (b"garbage\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nA: " + b"x" * 500_000, 431),
+    ):
+        async with serving(tls=tls, max_message=10) as address:
+            async with raw(address, ssl=context) as (reader, writer):
+                writer.write(data)
+                assert (await response(reader))[0] == expected
+                async with asyncio.timeout(PATIENCE):
+                    assert await reader.read() == b""
+
+
+async def test_closing_one_of_two_sockets_while_the_other_parses(tls: Tls) -> None:
+    """They share a buffer, and closing TLS reads into it what is left."""
+    left: list[Message] = []
+
+    async with serving(tls=tls) as address:
+        transport = HttpTransport(tls=tls)
+        first, second = [await transport.dial("{}:{}".format(*address)) for _ in range(2)]
+        # The server answers all of these; many fit into one read of the first socket.
+        for number in range(200):
+            await first.send(Message({}, b"first %d" % number))
+            await second.send(Message({}, b"second" * 50))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(PATIENCE):
+            left.append(await first.recv())
+            closing = asyncio.create_task(second.close())
+            left += [await first.recv() for _ in range(199)]
+        await closing
+        assert [message.body for message in left] == [b"first %d" % n for n in range(200)]
+        await first.close()
