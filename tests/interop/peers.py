@@ -165,7 +165,7 @@ class Peer:
     async def publish(
         self, topic: str, event: object = None, *, times: int = 1, **options: Any
     ) -> Object:
-        """Publish; options: broker, content_type, metadata, proto, linger (for delivery), deadline."""
+        """Publish; options: broker, content_type, metadata, proto, linger, deadline."""
         with _arguments(options, [("--json", event)]) as flags:
             flags += ["--topic", topic, "--times", str(times)]
             return (await self._lines("publish", flags, options))[-1]
@@ -477,5 +477,5 @@ _FLAGS: Mapping[str, str] = {
         "transport",
         "content_type",
         "retries",
-    )  # fmt: skip
+    )
 }
