@@ -23,7 +23,9 @@ class Metadata(dict[str, str]):
             raise KeyError(name)
         return self[key]
 
-    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+    def get(  # type: ignore[override]  # dict's has three overloads for what is one thing here
+        self, name: str, default: str | None = None
+    ) -> str | None:
         try:
             return self[name]
         except (KeyError, ValueError):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 # Interface, name, where it is, and the extra that installs what it imports.
 # Alphabetical within an interface; a test holds it to the files.
@@ -33,6 +35,7 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "registry": {
         "consul": "shoal.registry.consul:ConsulRegistry",
+        "dns": "shoal.registry.dns:DnsRegistry",
         "etcd": "shoal.registry.etcd:EtcdRegistry",
         "etcdv2": "shoal.registry.etcdv2:EtcdV2Registry",
         "mdns": "shoal.registry.mdns:MdnsRegistry",
@@ -104,7 +107,8 @@ def load(interface: str, name: str) -> Callable[..., Any]:
             raise PluginError(_unknown(interface, name))
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        plugin: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return plugin
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "shoal":
             raise
@@ -120,6 +124,8 @@ def plugin_name(plugin: object) -> str:
 
 
 def _outsiders(interface: str) -> Iterator[EntryPoint]:
+    from importlib.metadata import entry_points  # a fifth of what importing shoal would cost
+
     yield from entry_points(group=f"shoal.{interface}")
 
 

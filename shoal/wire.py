@@ -13,6 +13,7 @@ from shoal.errors import BadRequest, Error, Unavailable, from_wire, to_wire
 from shoal.message import Header, Message
 
 EOS = "EOS"
+REFUSED = "Shoal-Refused"  # on a reply: no handler has seen the request, send it to another node
 JSON = "application/json"
 PROTOBUF = "application/protobuf"
 CLIENT = "shoal.client"
@@ -199,7 +200,9 @@ def reply_body(message: Message, content_type: str, codec: Codec) -> bytes:
     text = error_in(header)
     functions = envelope(codec)
     if text:
-        raise from_wire(text)
+        error = from_wire(text)
+        error.unsent = REFUSED in header
+        raise error
     got = header.get("Content-Type", content_type)
     if got != content_type and got == "text/plain":
         # Go Micro answers an unknown content type so, without an error header.

@@ -17,6 +17,7 @@ from shoal.client import CallOptions, Client, Reply, Request, Stream
 from shoal.client._budget import Budget
 from shoal.client._call import Attempts, Given, Mark, Outgoing, mark_nothing, metadata_of
 from shoal.client._pool import Pool
+from shoal.client._settings import ClientSettings
 from shoal.client._stream import RpcStream
 from shoal.codec import Codec
 from shoal.deadlines import Deadlines, Limit
@@ -38,12 +39,7 @@ BACKOFF = 0.05  # seconds before the second repetition, doubled for each further
 
 
 class RpcClient(Client):
-    """Calls over a transport, to nodes a selector chooses.
-
-    `timeout` is the limit of a call in seconds; `retries` are further attempts for idempotent
-    calls; the pool keeps up to `pool_size` idle connections per address for `pool_ttl` seconds.
-    With a `route`, a service and an address, all calls go there, to a proxy that passes them on.
-    """
+    """Calls over a transport, to nodes a selector chooses."""
 
     def __init__(
         self,
@@ -53,19 +49,16 @@ class RpcClient(Client):
         codecs: wire.Codecs,
         *,
         middleware: Sequence[Middleware] = (),
-        timeout: float = 30.0,
-        retries: int = 1,
-        pool_size: int = 100,
-        pool_ttl: float = 60.0,
-        route: tuple[str, str] = ("", ""),
+        settings: ClientSettings | None = None,
     ) -> None:
+        settings = settings or ClientSettings()
         self._selector = selector
         self._broker = broker
         self._codecs = codecs
-        self._timeout = timeout
-        self._retries = retries
-        self._route_service, self._route_address = route
-        self._pool = Pool(transport, size=pool_size, ttl=pool_ttl)
+        self._timeout = settings.timeout
+        self._retries = settings.retries
+        self._route_service, self._route_address = settings.route
+        self._pool = Pool(transport, size=settings.pool_size, ttl=settings.pool_ttl)
         self._budget = Budget()
         self._ids = itertools.count()
         self._headers: dict[tuple[str, str, str], tuple[Header, Codec]] = {}

@@ -87,7 +87,10 @@ class Connection:
         except Error as error:
             error.id = error.id or wire.SERVER
             self._ended = header.get("Micro-Stream", "")
-            return server.failed(header, error, self._codec(header))
+            reply = server.failed(header, error, self._codec(header))
+            if isinstance(error, TooManyRequests | Unavailable):
+                reply.header[wire.REFUSED] = "1"
+            return reply
         server.running += 1
         started = server.loop.time()
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from shoal import plugins, wire
 from shoal.broker import Broker
 from shoal.client import Client
+from shoal.client._settings import ClientSettings
 from shoal.options import Options
 from shoal.registry import Registry
 from shoal.selector import Selector
@@ -73,11 +74,13 @@ def build(options: Options) -> Parts:
         **made,
         selector=selector,
         middleware=options.middleware,
-        timeout=options.client_request_timeout,
-        retries=options.client_retries,
-        pool_size=options.client_pool_size,
-        pool_ttl=options.client_pool_ttl,
-        route=options.route(),
+        settings=ClientSettings(
+            timeout=options.client_request_timeout,
+            retries=options.client_retries,
+            pool_size=options.client_pool_size,
+            pool_ttl=options.client_pool_ttl,
+            route=options.route(),
+        ),
     )
     server: Server = part(
         "server",

@@ -13,6 +13,7 @@ import shoal
 from shoal import plugins, wire
 from shoal.broker.memory import MemoryBroker
 from shoal.client import Client
+from shoal.client._settings import ClientSettings
 from shoal.client.rpc import RpcClient
 from shoal.middleware import Middleware
 from shoal.registry.memory import MemoryRegistry
@@ -171,7 +172,12 @@ class Fleet:
 
     def client(self, middleware: Sequence[Middleware] = (), **settings: Any) -> RpcClient:
         """Return a client of ours."""
-        return RpcClient(**self.parts(), selector=self.selector, middleware=middleware, **settings)
+        return RpcClient(
+            **self.parts(),
+            selector=self.selector,
+            middleware=middleware,
+            settings=ClientSettings(**settings),
+        )
 
     def parts(self) -> dict[str, Any]:
         """Return what both clients and servers are made of."""

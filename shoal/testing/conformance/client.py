@@ -227,6 +227,20 @@ class ClientConformance:
             with pytest.raises(shoal.Unavailable, match=r"echo.*127\.0\.0\.1:1"):
                 await within(client.call(shoal.Request("echo", "Echo.Unary", Item(), Item)))
 
+    async def test_a_node_that_refuses_before_the_handler_ran_costs_nothing(self) -> None:
+        fleet = self.make_fleet()
+        handlers = [Echo(), Echo()]
+        servers = [fleet.server("echo", id=str(number)) for number in range(2)]
+        for server, handler in zip(servers, handlers, strict=True):
+            server.handle(handler)
+        client = self.make(fleet)
+        async with running(fleet, *servers, client):
+            servers[0].refusing = True
+            for _ in range(4):
+                request = shoal.Request("echo", "Echo.Unary", Item("a"), Item)
+                assert await within(client.call(request)) == Item("got a", 1)
+            assert [handler.calls for handler in handlers] == [0, 4]
+
     async def test_what_may_have_started_is_not_sent_twice(self) -> None:
         async with self.vanishing() as (client, seen):
             request = shoal.Request("echo", "Echo.Unary", Item(), Item)
