@@ -16,8 +16,7 @@ from shoal.registry import Record
 from shoal.registry._consul_agents import Agents, Answer
 from shoal.registry._consul_settings import ConsulSettings
 from shoal.registry._consul_tags import Entry, records_of
-from shoal.registry._differences import differences, with_missing
-from shoal.registry._feed import Feed
+from shoal.registry._differences import Looks, with_missing
 
 logger = logging.getLogger(__name__)
 
@@ -133,20 +132,16 @@ _SIGNALS: dict[str, dict[str, str]] = {
 }
 
 
-class Watch:
+class Watch(Looks):
     """Follows one service, or all, until it is cancelled; it survives agents that go and come."""
 
     def __init__(
         self, reader: Reader, name: str | None, failed: Callable[[Exception | None], None]
     ) -> None:
         """Tell `failed` of every problem, and None when it is over."""
-        self.name = name
-        self.feed = Feed()
-        self.began = asyncio.Event()
-        """Set when changes from now on are told, or none will ever be."""
+        super().__init__(name)
         self._reader = reader
         self._failed = failed
-        self._known: list[Record] = []
         self._seen: Answer | None = None
         self._signals: dict[str, Answer] = {}
 
@@ -156,8 +151,7 @@ class Watch:
             await self._follow()
         finally:
             self._failed(None)
-            self.feed.end()
-            self.began.set()
+            self.end()
 
     async def _follow(self) -> None:
         backoff = Backoff()
@@ -170,7 +164,7 @@ class Watch:
                 continue
             except Error as error:
                 if not self.began.is_set():
-                    self.feed.end(error)
+                    self.end(error)
                     return
                 self._failed(error)
                 fresh = lost = True
@@ -179,17 +173,10 @@ class Watch:
             self._failed(None)
             backoff.failures = 0
             # Agents that come back may have forgotten what lives: it has time to register again.
-            wanted = with_missing(self._known, found) if lost else found
-            self._tell(wanted)
-            fresh, lost = len(wanted) != len(found) or wanted != found, False
+            wanted = with_missing(self.known, found) if lost else found
+            self.add(wanted)
+            fresh, lost = wanted != found, False
             await asyncio.sleep(_SETTLE if fresh else _CALM)
-
-    def _tell(self, found: list[Record]) -> None:
-        if self.began.is_set():
-            for change in differences(self._known, found):
-                self.feed.put(change)
-        self._known = found
-        self.began.set()
 
     async def _look(self, fresh: bool) -> list[Record]:
         assert self.name is not None

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from shoal.errors import Error
 from shoal.registry import Change, Node, Record
+from shoal.registry._feed import Feed
 from shoal.registry._records import copied, merge
+
+
+class Looks:
+    """What one watcher saw, look by look; from the second one on it is told what is different."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        self.feed = Feed()
+        self.began = asyncio.Event()
+        """Set when changes from now on are told, or none will ever be."""
+        self.known: list[Record] = []
+
+    def add(self, found: list[Record]) -> None:
+        """Tell what is different from the look before."""
+        if self.began.is_set():
+            for change in differences(self.known, found):
+                self.feed.put(change)
+        self.known = found
+        self.began.set()
+
+    def end(self, error: Error | None = None) -> None:
+        """End the watch, with an error if there was nothing to begin with."""
+        self.feed.end(error)
+        self.began.set()
 
 
 def differences(before: Iterable[Record], after: Iterable[Record]) -> Iterator[Change]:
