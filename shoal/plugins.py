@@ -18,6 +18,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "jetstream": "shoal.broker.jetstream:JetStreamBroker",
         "memory": "shoal.broker.memory:MemoryBroker",
         "nats": "shoal.broker.nats:NatsBroker",
+        "rabbitmq": "shoal.broker.rabbitmq:RabbitBroker",
         "redis": "shoal.broker.redis:RedisBroker",
         "redis-streams": "shoal.broker.redis_streams:RedisStreamsBroker",
     },
