@@ -18,7 +18,10 @@ class Metadata(dict[str, str]):
     __slots__ = ()
 
     def __missing__(self, name: str) -> str:
-        key = canonical(name)
+        try:
+            key = canonical(name)
+        except ValueError:  # no name at all, so nothing has it
+            raise KeyError(name) from None
         if key == name:
             raise KeyError(name)
         return self[key]
@@ -28,7 +31,7 @@ class Metadata(dict[str, str]):
     ) -> str | None:
         try:
             return self[name]
-        except (KeyError, ValueError):
+        except KeyError:
             return default
 
     def __contains__(self, name: object) -> bool:

@@ -166,7 +166,12 @@ def to_wire(error: Error) -> str:
     """
     if error.code == 0 and not error.id:
         return error.detail or "error"
-    return _encode(_Wire(error.id, error.code, error.detail, error.status)).decode()
+    wire = _Wire(error.id, error.code, error.detail, error.status)
+    try:
+        return _encode(wire).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, which is no text
+        wire.id, wire.detail = _text(wire.id), _text(wire.detail)
+        return _encode(wire).decode()
 
 
 def from_wire(text: str) -> Error:
@@ -174,10 +179,14 @@ def from_wire(text: str) -> Error:
     if text.startswith("{"):
         try:
             wire = _decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError):
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             return Error(text)
         return from_parts(wire.id, wire.code, wire.detail or wire.status)
     return Error(text)
+
+
+def _text(broken: str) -> str:
+    return broken.encode("utf-8", "replace").decode()
 
 
 def _status(code: int) -> str:
