@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 
 import shoal
+from shoal.broker._http_targets import CURRENT
+from shoal.broker.http import HttpBroker
 from shoal.registry.etcd import EtcdRegistry
 from tests.servers import Background
 from tests.servers import need as need_server
@@ -23,9 +25,9 @@ from .peers import Peer, Running
 from .test_discovery import _next, node, until
 
 
-@pytest.fixture(scope="session", params=["v5"])
+@pytest.fixture(scope="session", params=["v5", "v2", "v1"])
 def version(request: pytest.FixtureRequest) -> str:
-    """Only this one's plugin can be had from a module proxy."""
+    """Go Micro v1.12 and later have it, and v6 is what v5.30 is."""
     need_peer(request.param)
     return str(request.param)
 
@@ -161,20 +163,24 @@ async def test_both_serve_one_name(
             assert await until(go_sees, lambda seen: seen == addresses) == addresses
 
 
-async def test_events_with_go(go: Peer, etcd: str, registry: EtcdRegistry, fact: Facts) -> None:
-    """The http brokers find each other's subscribers in etcd."""
+async def test_events_with_go(
+    version: str, go: Peer, etcd: str, registry: EtcdRegistry, fact: Facts
+) -> None:
+    """The http brokers find each other's subscribers in etcd; v1's look elsewhere than others."""
     heard: asyncio.Queue[HelloRequest] = asyncio.Queue()
 
     async def on_event(event: HelloRequest) -> None:
         heard.put_nowait(event)
 
     topic = unique("topic")
-    service = shoal.Service(unique("ears"), address="127.0.0.1:0", registry=etcd)
+    generation = "go.micro.http.broker" if version == "v1" else CURRENT
+    broker = HttpBroker(registry, generations=[generation])
+    service = shoal.Service(unique("ears"), address="127.0.0.1:0", registry=etcd, broker=broker)
     service.subscribe(topic, on_event)
     async with (
         service,
         go.serve(unique("go"), registry=etcd, subscribe=topic) as running,
-        shoal.connect(registry=etcd) as client,
+        shoal.connect(registry=etcd, broker=broker) as client,
     ):
         with fact("etcd: an event reaches the subscribers of both", GO_TO_PYTHON):
             event = {"name": "from go"}
@@ -187,3 +193,4 @@ async def test_events_with_go(go: Peer, etcd: str, registry: EtcdRegistry, fact:
             assert "from python" in str(await running.event("message", timeout=10))
             async with asyncio.timeout(10):
                 assert (await heard.get()).name == "from python"
+    await broker.disconnect()

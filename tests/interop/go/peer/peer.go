@@ -240,10 +240,12 @@ func registryWords(arguments []string) (action, name string, rest []string) {
 	return words[0], words[1], arguments
 }
 
-// wait returns when the process is asked to end: SIGTERM, SIGINT or the end of standard input.
-func wait() {
+// ready says so, and returns when the process is asked to end: SIGTERM, SIGINT or the end of
+// standard input. Whoever hears it may ask at once.
+func ready(event map[string]any) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	Say(event)
 	ended := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, bufio.NewReader(os.Stdin))
@@ -265,8 +267,7 @@ func serve(engine Engine, o Options) error {
 			return err
 		}
 	}
-	Say(map[string]any{"event": "ready", "address": address, "id": id})
-	wait()
+	ready(map[string]any{"event": "ready", "address": address, "id": id})
 	return stop()
 }
 
@@ -446,8 +447,7 @@ func subscribe(engine Engine) error {
 	if err != nil {
 		return err
 	}
-	Say(map[string]any{"event": "ready", "address": address, "id": id})
-	wait()
+	ready(map[string]any{"event": "ready", "address": address, "id": id})
 	return stop()
 }
 
@@ -485,8 +485,7 @@ func registry(engine Engine, o Options, action, name string) error {
 			Say(map[string]any{"event": "unwatched", "text": fmt.Sprint(err)})
 		}()
 		time.Sleep(200 * time.Millisecond) // the watcher tells nobody when it listens
-		Say(map[string]any{"event": "ready"})
-		wait()
+		ready(map[string]any{"event": "ready"})
 	case "hold":
 		stop, err := r.Register(name, o.Version, o.ID, o.Address, o.Metadata)
 		if err != nil {
@@ -495,8 +494,7 @@ func registry(engine Engine, o Options, action, name string) error {
 		if err := visible(r, name, o.ID); err != nil {
 			return err
 		}
-		Say(map[string]any{"event": "ready", "address": o.Address, "id": o.ID})
-		wait()
+		ready(map[string]any{"event": "ready", "address": o.Address, "id": o.ID})
 		return stop()
 	default:
 		fmt.Fprint(os.Stderr, usage)

@@ -12,8 +12,6 @@ import (
 	"github.com/micro/go-micro/errors"
 	"github.com/micro/go-micro/metadata"
 	"github.com/micro/go-micro/registry"
-	"github.com/micro/go-micro/registry/mdns"
-	memoryregistry "github.com/micro/go-micro/registry/memory"
 	"github.com/micro/go-micro/server"
 	mucpserver "github.com/micro/go-micro/server/mucp"
 	httptransport "github.com/micro/go-micro/transport/http"
@@ -37,10 +35,7 @@ func main() { peer.Main(&engine{}) }
 
 func (e *engine) Init(o peer.Options) {
 	e.options = o
-	e.registry = mdns.NewRegistry()
-	if o.Registry == "none" {
-		e.registry = memoryregistry.NewRegistry()
-	}
+	e.registry = newRegistry(o.Registry)
 	e.broker = httpbroker.NewBroker(broker.Registry(e.registry), broker.Addrs(o.BrokerAddress))
 	if o.Broker == "none" {
 		e.broker = memorybroker.NewBroker()

@@ -12,8 +12,6 @@ import (
 	"github.com/micro/go-micro/v2/errors"
 	"github.com/micro/go-micro/v2/metadata"
 	"github.com/micro/go-micro/v2/registry"
-	"github.com/micro/go-micro/v2/registry/mdns"
-	memoryregistry "github.com/micro/go-micro/v2/registry/memory"
 	"github.com/micro/go-micro/v2/server"
 	mucpserver "github.com/micro/go-micro/v2/server/mucp"
 	httptransport "github.com/micro/go-micro/v2/transport/http"
@@ -37,10 +35,7 @@ func main() { peer.Main(&engine{}) }
 
 func (e *engine) Init(o peer.Options) {
 	e.options = o
-	e.registry = mdns.NewRegistry()
-	if o.Registry == "none" {
-		e.registry = memoryregistry.NewRegistry()
-	}
+	e.registry = newRegistry(o.Registry)
 	e.broker = httpbroker.NewBroker(broker.Registry(e.registry), broker.Addrs(o.BrokerAddress))
 	if o.Broker == "none" {
 		e.broker = memorybroker.NewBroker()
