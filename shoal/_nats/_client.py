@@ -31,6 +31,18 @@ class Client(nats.aio.client.Client):
             raise nats.errors.SecureConnWantedError
         await super()._process_info(info, initial_connection)
 
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py writes it past what still waits to be written, so that the answer means nothing.
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(nats.aio.client.PING_PROTO)
+        await self._flush_pending()
+
+    async def _process_pong(self) -> None:
+        # nats-py stops reading when nobody waits any more for an answer that comes.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
 
 async def connect(
     server: Server, settings: NatsSettings, tls: Tls | None, on_error: Callable[[Exception], None]
@@ -48,8 +60,10 @@ async def connect(
         on_error(error)
 
     async def closed() -> None:
-        on_error(client.last_error or nats.errors.ConnectionClosedError())
+        on_error(nats.errors.ConnectionClosedError())
 
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task is not None else 0
     try:
         async with asyncio.timeout(2 * settings.timeout):
             await client.connect(
@@ -68,6 +82,8 @@ async def connect(
                 tls_hostname=server.host if client.secure else None,
                 **_identity(server, settings),
             )
+        if task is not None and task.cancelling() > cancelled:
+            raise asyncio.CancelledError  # which Python 3.11's wait_for may have lost
         _check(client, server)
     except (OSError, TimeoutError, ValueError, nats.errors.Error) as error:
         await discard(client, graceful=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -57,9 +56,10 @@ class Interest:
         client, self.client = self.client, None
         try:
             if native is not None and client is not None and client.is_connected:
-                # Its own question to the server must not be cancelled: that ends nats-py.
-                ending = native.drain() if drain else native.unsubscribe()
-                await asyncio.shield(asyncio.get_running_loop().create_task(ending))
+                if drain:
+                    await native.drain()  # type: ignore[no-untyped-call]  # nats-py's own
+                else:
+                    await native.unsubscribe()
         finally:
             self._ended = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import random
@@ -59,6 +60,7 @@ class Link:
         self._outbox: Outbox | None = None
         self._back: asyncio.Event = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -85,7 +87,7 @@ class Link:
             except BaseException:
                 await discard(client, graceful=False)
                 raise
-            self._supervisor = asyncio.get_running_loop().create_task(self._supervise(client))
+            self._supervisor = asyncio.get_running_loop().create_task(self._supervise())
 
     async def close(self) -> None:
         """End it and all subscriptions, after what was handed over went out. Never raises."""
@@ -104,6 +106,7 @@ class Link:
             self._interests.clear()
             self._tokens.clear()
             await self._end(Unavailable("the connection was closed", id=self._id), graceful=True)
+            await asyncio.gather(*self._ending, return_exceptions=True)
             self.error = None
 
     async def ready(self) -> Outbox:
@@ -121,15 +124,14 @@ class Link:
 
     async def _connect(self) -> Client:
         """Return a connection to the first server that takes one."""
-        known = servers(self.address)
+        known = servers(self.address, self._id)
         known += [server for server in self._discovered if server not in known]
         random.shuffle(known)
-        lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         for place, server in enumerate(known, 1):
+            lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+            on_error = functools.partial(self._on_error, lost)
             try:
-                client = await connect(
-                    server, self.settings, self._tls, lambda error: self._on_error(lost, error)
-                )
+                client = await connect(server, self.settings, self._tls, on_error)
             except Unavailable as error:
                 error.id = self._id
                 if place == len(known):
@@ -176,13 +178,22 @@ class Link:
         self.where = ""
         for tell in list(self.on_lost):
             tell(error)
-        if outbox is not None:
+        if client is None or outbox is None:
+            return
+
+        async def let_go() -> None:
             await outbox.close(error)
-        if client is not None:
             await discard(client, graceful=graceful)
 
-    async def _supervise(self, client: Client) -> None:
-        while True:
+        # In a task that `close` waits for, as the one that runs this may be cancelled meanwhile.
+        task = asyncio.get_running_loop().create_task(let_go())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        await asyncio.shield(task)
+
+    async def _supervise(self) -> None:
+        wanted = asyncio.current_task()
+        while self._supervisor is wanted:  # nats-py may lose the cancellation that `close` makes
             assert self._lost is not None
             cause = await self._lost
             self.error = Unavailable(
@@ -191,14 +202,15 @@ class Link:
             logger.warning("%s", self.error)
             await self._end(self._unavailable(), graceful=False)
             pause = PAUSE
-            while self._client is None:
+            while self._client is None and self._supervisor is wanted:
                 # Jitter, so that what lost its server together does not come back as one.
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, LONGEST_PAUSE)
                 await self._again()
-            logger.info("connected to NATS at %s again", self.where)
-            for tell in list(self.on_back):
-                tell()
+            if self._supervisor is wanted:
+                logger.info("connected to NATS at %s again", self.where)
+                for tell in list(self.on_back):
+                    tell()
 
     async def _again(self) -> None:
         client = None

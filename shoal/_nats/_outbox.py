@@ -116,6 +116,7 @@ class Outbox:
     async def close(self, error: Unavailable) -> None:
         """Fail what waits with this error, and write no more."""
         self._error = error
+        self._work.set()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._room.set()
@@ -141,7 +142,7 @@ class Outbox:
     async def _write(self) -> None:
         """Write what there is, and ask in between whether the server lives."""
         asked = self._loop.time()
-        while True:
+        while self._error is None:  # nats-py may lose the cancellation that `close` makes
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(asked + self._settings.ping):
                     await self._work.wait()
@@ -151,7 +152,6 @@ class Outbox:
             try:
                 sure = await self._send(self._writing)
                 if sure or self._loop.time() >= asked + self._settings.ping:
-                    # A question that was given up ends nats-py, so nobody may cancel this.
                     await self.client.flush(self._settings.timeout)  # type: ignore[arg-type]  # any
                     asked = self._loop.time()
             except (OSError, nats.errors.Error) as error:

@@ -59,15 +59,16 @@ class Server:
         return f"{'tls' if self.secure else 'nats'}://{self.where}"
 
 
-def servers(address: str) -> list[Server]:
+def servers(address: str, id: str) -> list[Server]:
     """Return the servers of `user:password@host:port,host`, each with or without `nats://`.
 
     A user without password is a token. Raises BadRequest for what is no address.
     """
-    return [_server(part.strip()) for part in (address or "127.0.0.1").split(",") if part.strip()]
+    parts = (address or "127.0.0.1").split(",")
+    return [_server(part.strip(), id) for part in parts if part.strip()]
 
 
-def _server(text: str) -> Server:
+def _server(text: str, id: str) -> Server:
     shown = text.rpartition("@")[2]
     if "://" not in text:
         text = f"nats://{text}"
@@ -78,6 +79,8 @@ def _server(text: str) -> Server:
         host, port = None, 0
         url = urlsplit("")
     if not host or url.scheme not in ("nats", "tls") or url.path.strip("/") or not shown.isascii():
-        raise BadRequest(f"{shown!r} is no address of NATS: write host:port or user:password@host")
+        raise BadRequest(
+            f"{shown!r} is no address of NATS: write host:port or user:password@host", id=id
+        )
     user, password = unquote(url.username or ""), unquote(url.password or "")
     return Server(host, port, user, password, url.scheme == "tls")
