@@ -58,6 +58,7 @@ class Client:
         self._connection: aiormq.Connection | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._publisher: AbstractChannel | None = None
+        self._manager: AbstractChannel | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -135,10 +136,17 @@ class Client:
                     await channel.exchange_declare(
                         settings.exchange,
                         exchange_type=settings.exchange_type,
-                        durable=settings.durable_exchange,
+                        durable=bool(settings.durable_exchange),
                     )
                 self._publisher = channel
             return channel
+
+    async def manager(self) -> AbstractChannel:
+        """Return a channel for declaring, apart: what the server refuses there ends it."""
+        async with self._lock:
+            if self._manager is None or self._manager.is_closed:
+                self._manager = await self.channel()
+            return self._manager
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:

@@ -26,8 +26,10 @@ class RabbitSettings:
     exchange: str = "micro"
     """The exchange that everything goes through; Go Micro's is called so."""
     exchange_type: Literal["topic", "direct", "fanout"] = "topic"
-    durable_exchange: bool = False
-    """Whether the exchange outlives the server; all who use it must agree."""
+    durable_exchange: bool | None = None
+    """Whether the exchange, and what queues are bound to it, outlives the server. All who use it
+    must agree; None is as durable as the queues are, since what is published before a queue is
+    bound again is lost to it."""
     prefetch: int = 64
     """Events a subscription holds that were not acknowledged yet."""
     arguments: Mapping[str, str | int | bool] = field(default_factory=dict)

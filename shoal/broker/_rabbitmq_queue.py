@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,13 @@ CRASHED = "x-delivery-count"  # how often a quorum queue has delivered it in vai
 
 SPARE = 60.0  # seconds a queue of events that pause stays after the last of them
 HOLD = 1.0  # seconds before an event goes back for which nothing could be published
+
+
+def _pausing(queue: str, milliseconds: int) -> str:
+    """Return what the queue is called in which events of another one pause."""
+    if len(queue.encode()) > 200:
+        queue = hashlib.sha256(queue.encode()).hexdigest()
+    return f"retry.{milliseconds}.{queue}"
 
 
 class Event(Message):
@@ -79,7 +87,7 @@ class RabbitSubscription(LocalSubscription):
         await channel.exchange_declare(
             settings.exchange,
             exchange_type=settings.exchange_type,
-            durable=settings.durable_exchange,
+            durable=bool(settings.durable_exchange),
         )
         declared = await channel.queue_declare(
             self.queue,
@@ -160,7 +168,7 @@ class RabbitSubscription(LocalSubscription):
         if milliseconds:
             # Each pause has a queue, since RabbitMQ looks at the first of a queue only.
             key = await self._broker.declare(
-                f"{self.consumer.queue[:200]}.retry.{milliseconds}",
+                _pausing(self.consumer.queue, milliseconds),
                 durable=durable,
                 arguments={
                     "x-dead-letter-exchange": "",

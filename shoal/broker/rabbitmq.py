@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from shoal._rabbitmq import Link, Properties, RabbitSettings, check_name, table
@@ -62,6 +63,9 @@ class RabbitBroker(Broker):
         self.max_message = max_message
         self.durable = durable
         self.retry = retry or Retry()
+        settings = settings or RabbitSettings()
+        if settings.durable_exchange is None:
+            settings = replace(settings, durable_exchange=durable)
         self.link = Link(address, settings, tls, ID)
         prefetch = self.link.settings.prefetch
         if concurrency > prefetch:
@@ -138,7 +142,7 @@ class RabbitBroker(Broker):
     ) -> str:
         """Declare a queue that stays without consumers; raises Unavailable."""
         client = await self.link.client()
-        channel = await client.publisher()
+        channel = await client.manager()
         async with client.answering():
             await channel.queue_declare(
                 name, durable=durable, arguments=dict(arguments) if arguments else None
@@ -150,7 +154,7 @@ class RabbitBroker(Broker):
         self._check(topic)
         name = await self.declare(topic, durable=True)
         client = await self.link.client()
-        channel = await client.publisher()
+        channel = await client.manager()
         async with client.answering():
             await channel.queue_bind(name, self.link.settings.exchange, routing_key=topic)
         properties = self._properties(message.headers(), persistent=True)
