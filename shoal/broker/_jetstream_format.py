@@ -29,7 +29,8 @@ _decode = msgspec.json.Decoder(_Event).decode
 
 def encode(topic: str, message: Message, *, events: bool) -> bytes:
     """Return the JSON of an event; raises BadRequest for a header that cannot be carried."""
-    header = _envelope.sendable(message.headers())
+    # Go Micro's subscribers look for the topic in the header.
+    header = {"Micro-Topic": topic, **_envelope.sendable(message.headers())}
     if not events:
         return _envelope.encode(header, message.body)
     now = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")

@@ -84,7 +84,9 @@ class NatsBroker(Broker):
             raise TooLarge(
                 f"the event is {len(message.body)} bytes, the limit is {self._max_message}", id=ID
             )
-        payload = encode(sendable(message.headers()), message.body)
+        # Go Micro's subscribers look for the topic in the header.
+        header = {"Micro-Topic": topic, **sendable(message.headers())}
+        payload = encode(header, message.body)
         await self.connect()
         await self._link.publish(topic, payload)
 

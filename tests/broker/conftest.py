@@ -8,9 +8,19 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
+_BOTH = {
+    "test_http",
+    "test_http_directory",
+    "test_http_receiver",
+    "test_jetstream",
+    "test_nats",
+    "test_redis",
+    "test_redis_streams",
+}
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     plain = {"asyncio": asyncio.new_event_loop}
-    return {**plain, "uvloop": uvloop.new_event_loop} if "http" in item.path.name else plain
+    return {**plain, "uvloop": uvloop.new_event_loop} if item.path.stem in _BOTH else plain
