@@ -41,6 +41,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "etcdv2": "shoal.registry.etcdv2:EtcdV2Registry",
         "mdns": "shoal.registry.mdns:MdnsRegistry",
         "memory": "shoal.registry.memory:MemoryRegistry",
+        "multi": "shoal.registry.multi:MultiRegistry",
         "nats": "shoal.registry.nats:NatsRegistry",
         "static": "shoal.registry.static:StaticRegistry",
     },
@@ -60,6 +61,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "http": "shoal.transport.http:HttpTransport",
         "memory": "shoal.transport.memory:MemoryTransport",
         "nats": "shoal.transport.nats:NatsTransport",
+        "rabbitmq": "shoal.transport.rabbitmq:RabbitTransport",
     },
 }
 

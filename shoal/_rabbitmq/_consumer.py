@@ -33,8 +33,13 @@ class Consumer:
         *,
         prefetch: int = 0,
         no_ack: bool = False,
+        confirms: bool = False,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> None:
-        """Do nothing yet; `on_message` must not wait."""
+        """Do nothing yet; `on_message` must not wait.
+
+        With `confirms` one can publish on its channel too; `on_lost` is told that it broke.
+        """
         self.error: Exception | None = None
         """Why nothing is consumed now, although there is a connection."""
         self.queue = ""
@@ -44,15 +49,33 @@ class Consumer:
         self._on_message = on_message
         self._prefetch = prefetch
         self._no_ack = no_ack
+        self._confirms = confirms
+        self._on_lost = on_lost
         self._client: Client | None = None
         self._channel: AbstractChannel | None = None
         self._tag = ""
-        self._ended: asyncio.Event = asyncio.Event()
+        self._begun = asyncio.Event()
+        self._ended = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         state = "consumed" if self._channel is not None else f"not consumed: {self.error}"
         return f"<queue {self.queue!r} {state}>"
+
+    @property
+    def channel(self) -> AbstractChannel | None:
+        """The channel it consumes on, None while there is none."""
+        return self._channel
+
+    @property
+    def started(self) -> bool:
+        """Whether it is kept consuming."""
+        return self._keeper is not None
+
+    async def ready(self) -> None:
+        """Wait until it consumes, for as long as is waited for a connection."""
+        async with asyncio.timeout(self._link.settings.patience):
+            await self._begun.wait()
 
     async def start(self) -> None:
         """Consume; when it returns, what is published arrives. Raises Unavailable."""
@@ -95,7 +118,7 @@ class Consumer:
         await channel.close()
 
     async def _begin(self, client: Client) -> None:
-        channel = await client.channel()
+        channel = await client.channel(confirms=self._confirms)
         ended = asyncio.Event()
         self._client, self._ended = client, ended
         channel.closing.add_done_callback(lambda _: ended.set())
@@ -113,6 +136,7 @@ class Consumer:
             await self._drop(channel)
             raise
         self._channel, self._tag = channel, tag
+        self._begun.set()
         self.error = None
 
     async def _take(self, message: Delivery) -> None:
@@ -122,6 +146,8 @@ class Consumer:
         pause = PAUSE
         while True:
             await self._ended.wait()
+            self._begun.clear()
+            self._on_lost()
             channel, self._channel = self._channel, None
             if channel is not None:
                 await self._drop(channel)  # one whose consumer was cancelled is still open

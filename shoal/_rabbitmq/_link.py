@@ -153,6 +153,7 @@ class Link:
         *,
         exchange: str | None = None,
         mandatory: bool = False,
+        channel: aiormq.abc.AbstractChannel | None = None,
     ) -> bool:
         """Send a message and wait until the server has taken it.
 
@@ -166,7 +167,7 @@ class Link:
                 f"the header is {size} bytes, RabbitMQ takes {client.largest_header}", id=self.id
             )
         try:
-            channel = await client.publisher()
+            channel = channel or await client.publisher()
             async with client.answering():
                 result = await channel.basic_publish(
                     body,

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import aiormq
@@ -233,6 +234,14 @@ async def publish_all(broker: Broker, topic: str, numbers: range) -> set[bytes]:
     return {event(number).body for number in numbers}
 
 
+def well(broker: RabbitBroker) -> bool:
+    return broker.error is None
+
+
+def have_all(inboxes: list[Inbox], sent: set[bytes]) -> bool:
+    return set(count(inboxes)) == sent
+
+
 async def test_a_restart_loses_nothing_of_a_durable_queue(
     server: RabbitServer, background: Background
 ) -> None:
@@ -251,8 +260,8 @@ async def test_a_restart_loses_nothing_of_a_durable_queue(
             async with asyncio.timeout(2 * DEADLINE):
                 sent |= await publishing
             for broker in (publisher, *members):
-                await settles(lambda broker=broker: broker.error is None, DEADLINE)
-            await settles(lambda sent=sent: set(count(inboxes)) == sent, DEADLINE)
+                await settles(partial(well, broker), DEADLINE)
+            await settles(partial(have_all, inboxes, sent), DEADLINE)
         # No consumer came back twice.
         listed = json.loads(await server.control("list_consumers", "--formatter", "json"))
         assert [one["queue_name"] for one in listed].count(topic) == 2
