@@ -47,6 +47,9 @@ class Delivery(Message):
 
     id: bytes = b""
     count: int = 1
+    """How often its handling was begun, as Redis knows."""
+    fresh: bool = True
+    """Whether that is one too many, as it was just given out."""
 
 
 class StreamSubscription(LocalSubscription):
@@ -100,13 +103,11 @@ class StreamSubscription(LocalSubscription):
         return self._reader.error
 
     async def unsubscribe(self) -> None:
-        waiting = list(self._line.events)
         self._line.events.clear()  # they wait in Redis for the next one
         if self.end():
             # A task of its own: when a handler asks for it, that is one to wait for.
             self._closing = asyncio.get_running_loop().create_task(
-                self._close({one.id for one in waiting if isinstance(one, Delivery)}),
-                context=contextvars.Context(),
+                self._close(), context=contextvars.Context()
             )
         if self._closing is not None and not self.inside:
             await asyncio.shield(self._closing)
@@ -127,7 +128,7 @@ class StreamSubscription(LocalSubscription):
                 continue
             try:
                 count = min(self._free, BATCH)
-                self._take(await self._group.read(self._reader, count, BLOCK))
+                self._take(await self._group.read(self._reader, count, BLOCK), fresh=True)
                 continue
             except Refused as refused:
                 if refused.code == "UNBLOCKED":
@@ -149,9 +150,16 @@ class StreamSubscription(LocalSubscription):
                 return
         except (Refused, Error) as failure:
             error = failure
-        level = logging.DEBUG if isinstance(error, Error) else logging.ERROR
-        logger.log(level, "%r reads nothing: %s", self, error, exc_info=level == logging.ERROR)
+        self._complain("reads nothing", error)
         await asyncio.sleep(PAUSE)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        # Of a broken connection its keeper tells, and a lost group is made again.
+        lost = isinstance(error, Refused) and error.code == "NOGROUP"
+        usual = lost or isinstance(error, Error)
+        unforeseen = not isinstance(error, Refused | Error)
+        level = logging.DEBUG if usual else logging.ERROR
+        logger.log(level, "%r %s: %s", self, what, error, exc_info=unforeseen)
 
     def _unsure(self) -> None:
         """Look soon at what Redis holds, but let all consumers show first that they live."""
@@ -160,7 +168,7 @@ class StreamSubscription(LocalSubscription):
         self._patient = now + 2 * LOOK
         self._wake.set()
 
-    def _take(self, entries: Iterable[Entry]) -> None:
+    def _take(self, entries: Iterable[Entry], *, fresh: bool) -> None:
         for entry in entries:
             if entry.id in self._held or entry.id in self._done or self.ended:
                 continue
@@ -170,9 +178,9 @@ class StreamSubscription(LocalSubscription):
                 body = entry.fields.get(b"body", b"")
                 self._bury(Delivery({}, body, None, entry.id, entry.count), error)
                 continue
-            delivery = Delivery(message.header, message.body, None, entry.id, entry.count)
-            if entry.count > self._terms.retry.attempts:
-                delivery.count -= 1
+            delivery = Delivery(message.header, message.body, None, entry.id, entry.count, fresh)
+            # One whose consumer died may not have been begun: it has another chance.
+            if not fresh and entry.count >= max(self._terms.retry.attempts, 2):
                 self._bury(delivery, "its consumers ended while they handled it")
             else:
                 self._held[entry.id] = delivery
@@ -180,6 +188,13 @@ class StreamSubscription(LocalSubscription):
 
     async def _handle(self, message: Message) -> None:
         assert isinstance(message, Delivery)
+        if not message.fresh:
+            message.count += 1
+            try:  # first, as it may be what ends this process
+                await self._group.keep([message.id], count=message.count)
+            except (Refused, Error) as error:
+                self._complain("cannot count an attempt", error)
+        message.fresh = False
         try:
             await self._user(Message(dict(message.header), message.body))
         except asyncio.CancelledError:
@@ -230,13 +245,10 @@ class StreamSubscription(LocalSubscription):
                         await self._wake.wait()
             try:
                 await self._settle()
-                await self._again(loop.time())
+                self._again(loop.time())
                 await self._keep(loop.time())
             except Exception as error:
-                if not (isinstance(error, Refused) and error.code == "NOGROUP"):
-                    logger.warning(
-                        "%r waits: %s", self, error, exc_info=not isinstance(error, Refused | Error)
-                    )
+                self._complain("cannot tell Redis", error)
                 await asyncio.sleep(PAUSE)
 
     async def _settle(self) -> None:
@@ -262,42 +274,49 @@ class StreamSubscription(LocalSubscription):
             )  # fmt: skip
             self._finish(delivery.id)
 
-    async def _again(self, now: float) -> None:
+    def _again(self, now: float) -> None:
         """Deliver what has waited long enough after it failed."""
         while self._delayed and self._delayed[0][0] <= now and self._free > 0:
             _, id = heapq.heappop(self._delayed)
-            delivery = self._held[id]
-            delivery.count += 1
-            # From memory: that it counts in Redis too is for when this process dies.
-            self._line.offer(delivery)
-            await self._group.keep([id], count=delivery.count)
+            self._line.offer(self._held[id])
 
     async def _keep(self, now: float) -> None:
         """Show that this consumer lives, and look for what those left that do not."""
         terms = self._terms
         if now >= self._renew:
             self._renew = now + terms.min_idle / 3
+            await self._group.live()
             if self._held:
                 await self._group.keep(list(self._held))
         if now >= self._look:
             self._look = now + min(terms.min_idle / 2, LOOK)
-            if self._stray and self._free > 0:
-                mine = await self._group.mine(4 * terms.prefetch + BATCH)
-                stray = [id for id in mine if id not in self._held and id not in self._done]
-                self._take(await self._group.take(stray[: self._free]))
-                self._stray = bool(stray)
-            if self._free > 0 and now >= self._patient:
-                entries, trimmed = await self._group.take_idle(terms.min_idle, self._free)
-                self._take(entries)
-                if trimmed:
-                    logger.error("%d events of %r were trimmed unhandled", trimmed, self.topic)
+            await self._adopt(now)
         if now >= self._tidy:
             self._tidy = now + terms.forget / 2
             await self._group.tidy(terms.forget)
 
+    async def _adopt(self, now: float) -> None:
+        """Take what Redis has given to this consumer unseen, and what others left."""
+        terms = self._terms
+        if self._stray and self._free > 0:
+            mine = await self._group.mine(4 * terms.prefetch + BATCH)
+            stray = [id for id in mine if id not in self._held and id not in self._done]
+            entries, trimmed = await self._group.take(stray[: self._free])
+            self._stray = bool(stray)
+            self._take(entries, fresh=False)
+            self._lost(trimmed)
+        if self._free > 0 and now >= self._patient:
+            entries, trimmed = await self._group.take_idle(terms.min_idle, self._free)
+            self._take(entries, fresh=False)
+            self._lost(trimmed)
+
+    def _lost(self, count: int) -> None:
+        if count:
+            logger.error("%d events of %r were trimmed unhandled", count, self.topic)
+
     # The end
 
-    async def _close(self, unstarted: set[bytes]) -> None:
+    async def _close(self) -> None:
         self._room.set()
         try:
             if not self._group.name.startswith(EPHEMERAL):
@@ -313,19 +332,19 @@ class StreamSubscription(LocalSubscription):
                 self._tending.cancel()
                 await asyncio.wait([self._fetching, self._tending])
                 try:
-                    await self._leave(unstarted)
+                    await self._leave()
                 except (Refused, Error) as error:
                     logger.info("%r left no word in Redis: %s", self, error)
                 finally:
                     self._gone(self)
 
-    async def _leave(self, unstarted: set[bytes]) -> None:
+    async def _leave(self) -> None:
         """Acknowledge what is done, give back what is not, and be gone."""
         await self._settle()
         if not self._group.name.startswith(EPHEMERAL):
             for id, count in (await self._group.mine(4 * self._terms.prefetch + BATCH)).items():
-                never = id in unstarted or id not in self._held
-                await self._group.give_back(id, count - 1 if never else count)
+                begun = id in self._held and not self._held[id].fresh
+                await self._group.give_back(id, count if begun else max(count - 1, 0))
         await self._group.leave()
 
 

@@ -20,6 +20,7 @@ HEADER, BODY = b"header", b"body"  # the two fields of an entry
 EPHEMERAL = "broadcast:"  # what the groups of subscriptions without a queue begin with
 _LONG_AGO = 30 * 24 * 3600 * 1000  # ms; an entry idle for that long is anybody's
 _START = (0, 0)
+_NEWEST = "18446744073709551615-0"  # no id is after it but the last of all, which is Redis's `>`
 
 # Removes consumers that have nothing pending and have not asked for anything in ARGV[3] ms, of
 # the group ARGV[1]: the one called ARGV[2], or if that is empty all. In one piece, since what a
@@ -57,7 +58,7 @@ _decode = msgspec.json.Decoder(dict[str, str]).decode
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event in a stream, as it was delivered for the `count`th time."""
+    """An event in a stream, and how often it was given to a consumer."""
 
     id: bytes
     fields: dict[bytes, bytes]
@@ -126,7 +127,7 @@ class Group:
         answer = await reader.call(
             *words, "BLOCK", _ms(block), "STREAMS", self._key, ">", wait=block
         )
-        entries = _entries(answer[0][1]) if answer else []
+        entries = [Entry(id, _pairs(fields), 1) for id, fields in answer[0][1]] if answer else []
         if entries:
             self._seen = max(self._seen, _order(entries[-1].id))
         return entries
@@ -136,30 +137,53 @@ class Group:
         await self._keeper.call("XACK", self._key, self.name, *ids)
 
     async def keep(self, ids: Iterable[bytes], *, count: int | None = None) -> None:
-        """Make entries this consumer's and not idle; with `count` as delivered so often."""
-        words = () if count is None else ("RETRYCOUNT", count)
-        await self._claim(ids, *words, "JUSTID")
+        """Make entries this consumer's and not idle; with `count` as given out so often."""
+        await self._claim(ids, *(() if count is None else ("RETRYCOUNT", count)))
 
     async def give_back(self, id: bytes, count: int) -> None:
         """Make an entry the next one's who looks for idle ones."""
-        await self._claim([id], "IDLE", _LONG_AGO, "RETRYCOUNT", count, "JUSTID")
+        await self._claim([id], "IDLE", _LONG_AGO, "RETRYCOUNT", count)
 
     async def mine(self, limit: int) -> dict[bytes, int]:
-        """Return what is pending for this consumer: how often each was delivered."""
+        """Return what is pending for this consumer: how often each was given out."""
         words = ("XPENDING", self._key, self.name, "-", "+", limit, self.consumer)
         return {id: count for id, _, _, count in await self._keeper.call(*words)}
 
-    async def take(self, ids: Sequence[bytes]) -> list[Entry]:
-        """Return entries that are pending, which counts as a delivery."""
-        return await self._counted(_entries(await self._claim(ids)) if ids else [])
+    async def take(self, ids: Sequence[bytes]) -> tuple[list[Entry], int]:
+        """Return entries that are pending for this consumer, and how many were trimmed."""
+        counts = [("XPENDING", self._key, self.name, id, id, 1) for id in ids]
+        ranges = [("XRANGE", self._key, id, id) for id in ids]
+        calls = (self._keeper.call(*words) for words in (*counts, *ranges))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        told = zip(ids, answers[: len(ids)], answers[len(ids) :], strict=True)
+        entries = [
+            Entry(id, _pairs(one[0][1]), pending[0][3] if pending else 1)
+            for id, pending, one in told
+            if one
+        ]
+        lost = set(ids) - {one.id for one in entries}
+        if lost:
+            await self.ack(lost)
+        return entries, len(lost)
 
     async def take_idle(self, idle: float, limit: int) -> tuple[list[Entry], int]:
-        """Return entries that nobody has touched for so many seconds, and how many were trimmed."""
+        """Return entries that nobody has touched for so many seconds, and how many were trimmed.
+
+        That does not count as given to a consumer: it may have died before it came to them.
+        """
         words = ("XAUTOCLAIM", self._key, self.name, self.consumer, _ms(idle), self._cursor)
-        answer = await self._keeper.call(*words, "COUNT", limit)
+        answer = await self._keeper.call(*words, "COUNT", limit, "JUSTID")
         self._cursor = answer[0]
-        trimmed = len(answer[2]) if len(answer) > 2 else 0  # since Redis 7
-        return await self._counted(_entries(answer[1])), trimmed
+        entries, trimmed = await self.take(answer[1])
+        return entries, trimmed + (len(answer[2]) if len(answer) > 2 else 0)  # since Redis 7
+
+    async def live(self) -> None:
+        """Show that this consumer lives: before Redis 7.2 waiting for events does not."""
+        words = ("XREADGROUP", "GROUP", self.name, self.consumer, "COUNT", 1)
+        await self._keeper.call(*words, "STREAMS", self._key, _NEWEST)
 
     async def leave(self) -> None:
         """Remove this consumer, and the group if it is only for this one."""
@@ -182,30 +206,13 @@ class Group:
                 raise
         await self._keeper.call("XGROUP", "CREATECONSUMER", self._key, self.name, self.consumer)
 
-    async def _claim(self, ids: Iterable[bytes], *words: str | int) -> Any:
-        return await self._keeper.call(
-            "XCLAIM", self._key, self.name, self.consumer, 0, *ids, *words
-        )
-
-    async def _counted(self, entries: list[Entry]) -> list[Entry]:
-        ask = ("XPENDING", self._key, self.name)
-        asked = (self._keeper.call(*ask, one.id, one.id, 1) for one in entries)
-        answers = await asyncio.gather(*asked)
-        return [
-            Entry(entry.id, entry.fields, answer[0][3] if answer else 1)
-            for entry, answer in zip(entries, answers, strict=True)
-        ]
+    async def _claim(self, ids: Iterable[bytes], *words: str | int) -> None:
+        who = ("XCLAIM", self._key, self.name, self.consumer, 0)
+        await self._keeper.call(*who, *ids, *words, "JUSTID")
 
     async def _script(self, script: str, *arguments: str | int) -> None:
         with suppress(Refused):  # it may not be permitted: nothing needs it
             await self._keeper.call("EVAL", script, 1, self._key, *arguments)
-
-
-def _entries(answer: Sequence[Any]) -> list[Entry]:
-    # Redis 6.2 has nothing in the place of an entry that was trimmed.
-    return [
-        Entry(one[0], _pairs(one[1]), 1) for one in answer if one is not None and one[1] is not None
-    ]
 
 
 def _pairs(flat: Sequence[Any]) -> dict[bytes, Any]:

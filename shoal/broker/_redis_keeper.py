@@ -96,7 +96,10 @@ class Keeper:
         Raises Refused, or Unavailable if there is no connection or it breaks meanwhile.
         """
         settings = self._ways.settings
-        if self._task is not None and self._link is None:
+        if self._link is not None and self._link.broken:  # `_keep` has not seen it yet
+            self._link = None
+            self._up.clear()
+        if self._link is None and self._task is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.patience):
                     await self._up.wait()

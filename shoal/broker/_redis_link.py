@@ -88,6 +88,11 @@ class Link:
         state = "open" if not self.ended.done() else f"ended: {self.error}"
         return f"<Link {self.server} {len(self._answers)} unanswered, {state}>"
 
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.error is not None or self.ended.done()
+
     async def call(self, *words: str | bytes | int, timeout: float) -> Any:
         """Return the answer to a command; raises Refused, ConnectionClosed, or Unavailable."""
         try:
@@ -205,8 +210,10 @@ async def connect(
         answer = await link.call("HELLO", timeout=settings.timeout)
         words = [one.decode() if isinstance(one, bytes) else str(one) for one in answer]
         link.info = dict(zip(words[::2], words[1::2], strict=False))
+        if settings.name:
+            await link.call("CLIENT SETNAME", settings.name, timeout=settings.timeout)
     except Refused:
-        pass  # before Redis 6, or something between
+        pass  # before Redis 6, or something between; and a name may not be permitted
     except BaseException as error:
         await link.close()
         if link.error and isinstance(link.error.__cause__, exceptions.AuthenticationError):
@@ -235,7 +242,6 @@ def _connection(server: Server, settings: RedisSettings, tls: Tls | None, limit:
         "db": server.database,
         "username": server.user or settings.user or None,
         "password": (password() if callable(password) else password) or None,
-        "client_name": settings.name or None,
         "socket_timeout": None,
         "socket_connect_timeout": settings.timeout,
         "socket_keepalive": True,

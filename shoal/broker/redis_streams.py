@@ -47,7 +47,7 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.min_idle <= 0 or self.forget < 3 * self.min_idle:
-            raise ValueError("a stream keeps an event, and forget is at least three times min_idle")
+            raise ValueError("streams need room for an event, and forget three times min_idle")
 
 
 class RedisStreamsBroker(Broker):

@@ -13,6 +13,7 @@ class RedisServer(Server):
 
     binary = "redis-server"
     package = "redis-server"
+    ports = 2
     persistence: ClassVar[list[str]] = ["--save", "", "--appendonly", "no"]
 
     def command(self) -> list[str]:
