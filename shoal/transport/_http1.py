@@ -38,7 +38,8 @@ class HttpSocket(Connection):
     """A connection that carries HTTP/1.1, either side of it."""
 
     _start: bytes  # what every message of this side begins with
-    _last = False  # the peer said that the message is its last one
+    _last = False  # the peer said that this message is its last one
+    _deaf = False  # and it has come: whatever follows is nobody's
 
     def __init__(self, buffer: memoryview, max_message: int, read_timeout: float) -> None:
         super().__init__(buffer, max_message)
@@ -57,7 +58,7 @@ class HttpSocket(Connection):
     # What the loop calls
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._lost:
+        if self._lost or self._deaf:
             return
         data = self._buffer[:nbytes]
         try:
@@ -66,7 +67,7 @@ class HttpSocket(Connection):
             self._refuse(400, self._wants_another())
         except httptools.HttpParserError as error:
             self._broken(bytes(data[:4]), error)
-        if self._started and not self._lost:
+        if self._started and not self._lost and not self._deaf:
             self._incomplete(nbytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -162,6 +163,7 @@ class HttpSocket(Connection):
         body = self._body
         self._received(Message(self._head, body if isinstance(body, bytes) else bytes(body)))
         if self._last:
+            self._deaf = True
             self._inbox.end(ConnectionClosed(f"{self.remote} asked to close the connection"))
 
     # Encoding
@@ -200,11 +202,14 @@ class ClientSocket(HttpSocket):
         elif status >= 200:  # the others announce a response
             text = message.body[:500].decode("utf-8", "replace").strip()
             detail = f"{self.remote} answered {status}: {text}".rstrip(": ")
-            self._refuse(status, _ANSWERS.get(status, ConnectionClosed)(detail))
+            raise Refused(status, _ANSWERS.get(status, ConnectionClosed)(detail))
 
     def eof_received(self) -> bool:
         if self._started and not self._lost and self._ends_with_connection():
-            self.on_message_complete()
+            try:
+                self.on_message_complete()
+            except Refused as refused:
+                self._refuse(refused.status, refused.error)
         return super().eof_received()
 
     def _ends_with_connection(self) -> bool:
@@ -243,6 +248,8 @@ class ServerSocket(HttpSocket):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _refuse(self, status: int, error: Error) -> None:
+        if self._deaf:
+            return
         if not self._lost:
             text = str(error).encode()
             self._transport.write(
