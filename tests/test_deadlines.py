@@ -59,7 +59,7 @@ async def test_many_blocks_have_one_timer() -> None:
         begun = clock.now
         tasks = [asyncio.create_task(block(number)) for number in range(200)]
         await asyncio.sleep(0)
-        timers = [t for t in loop._scheduled if not t.cancelled()]  # type: ignore[attr-defined]
+        timers = [t for t in loop._scheduled if not t.cancelled()]  # type: ignore[attr-defined]  # asyncio's own
         assert len(timers) == 200 + 1  # their sleeps, and one
         await clock.advance(20)
         await asyncio.gather(*tasks)

@@ -150,13 +150,13 @@ async def test_dead_peers_are_asked_for() -> None:
     seen: list[int] = []
 
     async def accept(socket: Socket) -> None:
-        connection = socket._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        connection = socket._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # ours
         seen.append(connection.getsockopt(tcp.SOL_SOCKET, tcp.SO_KEEPALIVE))
         await echo(socket)
 
     async with serving(accept) as (host, port):
         client = await HttpTransport().dial(f"{host}:{port}")
-        connection = client._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        connection = client._transport.get_extra_info("socket")  # type: ignore[attr-defined]  # ours
         assert connection.getsockopt(tcp.SOL_SOCKET, tcp.SO_KEEPALIVE) == 1
         await client.send(Message())
         await client.recv()
