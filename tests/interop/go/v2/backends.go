@@ -3,13 +3,21 @@ package main
 import (
 	"strings"
 
+	"github.com/micro/go-micro/v2/broker"
+	httpbroker "github.com/micro/go-micro/v2/broker/http"
+	memorybroker "github.com/micro/go-micro/v2/broker/memory"
 	"github.com/micro/go-micro/v2/registry"
 	"github.com/micro/go-micro/v2/registry/mdns"
 	"github.com/micro/go-micro/v2/registry/memory"
+
+	"shoal.test/peer"
 )
 
-// registries make a registry by the name in `--registry name://address`; each has a file here.
-var registries = map[string]func(addresses ...string) registry.Registry{}
+// Backends by the name in `--registry name://address`, and so on; each has a file here.
+var (
+	registries = map[string]func(addresses ...string) registry.Registry{}
+	brokers    = map[string]func(addresses ...string) broker.Broker{}
+)
 
 // newRegistry returns the registry of a flag: a name of registries, mdns, or none.
 func newRegistry(flag string) registry.Registry {
@@ -21,4 +29,16 @@ func newRegistry(flag string) registry.Registry {
 		return memory.NewRegistry()
 	}
 	return mdns.NewRegistry()
+}
+
+// newBroker returns the broker of a flag: a name of brokers, http, or none.
+func newBroker(o peer.Options, r registry.Registry) broker.Broker {
+	name, address, _ := strings.Cut(o.Broker, "://")
+	if make, ok := brokers[name]; ok {
+		return make(strings.Split(address, ",")...)
+	}
+	if name == "none" {
+		return memorybroker.NewBroker()
+	}
+	return httpbroker.NewBroker(broker.Registry(r), broker.Addrs(o.BrokerAddress))
 }

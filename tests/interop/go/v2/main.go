@@ -5,8 +5,6 @@ import (
 	"context"
 
 	"github.com/micro/go-micro/v2/broker"
-	httpbroker "github.com/micro/go-micro/v2/broker/http"
-	memorybroker "github.com/micro/go-micro/v2/broker/memory"
 	"github.com/micro/go-micro/v2/client"
 	mucpclient "github.com/micro/go-micro/v2/client/mucp"
 	"github.com/micro/go-micro/v2/errors"
@@ -36,10 +34,7 @@ func main() { peer.Main(&engine{}) }
 func (e *engine) Init(o peer.Options) {
 	e.options = o
 	e.registry = newRegistry(o.Registry)
-	e.broker = httpbroker.NewBroker(broker.Registry(e.registry), broker.Addrs(o.BrokerAddress))
-	if o.Broker == "none" {
-		e.broker = memorybroker.NewBroker()
-	}
+	e.broker = newBroker(o, e.registry)
 	e.client = mucpclient.NewClient(
 		client.Registry(e.registry), client.Broker(e.broker), client.Transport(httptransport.NewTransport()),
 	)
