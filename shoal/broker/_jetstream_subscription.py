@@ -65,11 +65,17 @@ class JetStreamSubscription(LocalSubscription):
         """Look at once whether the consumer is still there."""
         self._wake.set()
 
+    @property
+    def _durable(self) -> str:
+        """The name of the queue's consumer: Go Micro's, where the topic has a stream alone."""
+        alone = self._stream == plain(self.topic)
+        return plain(self.queue if alone else f"{self.queue}.{self.topic}")
+
     async def _make(self) -> None:
         api, queue = self._owner.api, self.queue
         self._stream = await api.stream(self.topic)
         created = await api.created(self._stream)
-        known = await api.consumer(self._stream, plain(queue)) if queue else None
+        known = await api.consumer(self._stream, self._durable) if queue else None
         subject = self._deliver_subject(known)
         if self._interest is None or self._interest.subject != subject:
             await self._listen(subject, str((known or {}).get("deliver_group") or queue))
@@ -78,12 +84,12 @@ class JetStreamSubscription(LocalSubscription):
             if self._created:  # it had one, which was lost
                 config |= self._start_again(created)
             if queue:
-                config |= {"durable_name": plain(queue), "deliver_group": queue}
+                config |= {"durable_name": self._durable, "deliver_group": queue}
             else:
                 config["inactive_threshold"] = config["ack_wait"]
             self._consumer = await api.make_consumer(self._stream, config)
         else:
-            self._consumer = plain(queue)
+            self._consumer = self._durable
         self._created = created
 
     def _start_again(self, created: str) -> dict[str, Any]:
@@ -100,14 +106,14 @@ class JetStreamSubscription(LocalSubscription):
         if known is None:
             if self.queue:
                 prefix = self._owner.link.settings.inbox
-                return f"{prefix}.jetstream.{self._stream}.{plain(self.queue)}"
+                return f"{prefix}.jetstream.{self._stream}.{self._durable}"
             if self._interest is not None:
                 return self._interest.subject
             return f"{self._owner.link.inbox}.push.{id(self)}"
         subject = known.get("deliver_subject")
         if not subject or not known.get("deliver_group"):
             raise Unavailable(
-                f"the consumer {plain(self.queue)!r} of the stream {self._stream!r} is of another "
+                f"the consumer {self._durable!r} of the stream {self._stream!r} is of another "
                 "kind, made by others: choose another queue, or delete it",
                 id=ID,
             )
