@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 from contextlib import suppress
 from pathlib import Path
 
@@ -179,7 +178,7 @@ async def test_a_server_that_does_not_answer_the_handshake() -> None:
 
 
 async def test_bad_input_over_tls_is_refused_with_a_status(tls: Tls) -> None:
-    context = ssl.create_default_context(cafile=tls.ca_file)
+    context = tls.client_context()
     for data, expected in (
         (b"garbage\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n", 413),
