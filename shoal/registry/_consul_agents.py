@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ class Agents:
         self._agents = list(agents)
         self._tls = tls
         self._settings = settings
-        self._client: httpx.AsyncClient | None = None
+        self._transport: httpx.AsyncHTTPTransport | None = None
         self._changes: list[int] = []
 
     def __repr__(self) -> str:
@@ -70,9 +71,9 @@ class Agents:
 
     async def close(self) -> None:
         """Close all connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.aclose()
 
     async def _ask(
         self,
@@ -117,7 +118,7 @@ class Agents:
                 try:
                     return await self._receive(agent, method, url, parameters, data)
                 except _STALE:
-                    if self._client is None:  # closed by this side
+                    if self._transport is None:  # closed by this side
                         raise
                     return await self._receive(agent, method, url, parameters, data)
         except TimeoutError as error:
@@ -130,11 +131,12 @@ class Agents:
     async def _receive(
         self, agent: str, method: str, url: str, parameters: Mapping[str, str], data: bytes
     ) -> Answer:
-        client = await self._open()
-        request = client.build_request(
+        # The transport alone: a client writes a line into the log for every request.
+        transport = await self._open()
+        request = httpx.Request(
             method, url, params=dict(parameters), content=data, headers=self._headers()
         )
-        response = await client.send(request, stream=True)
+        response = await transport.handle_async_request(request)
         try:
             answer = bytearray()
             async for chunk in response.aiter_raw():
@@ -172,23 +174,23 @@ class Agents:
         headers = {"Accept-Encoding": "identity"}
         if token := self._settings.secret():
             headers["X-Consul-Token"] = token
+        if self._settings.user or self._settings.password:
+            login = f"{self._settings.user}:{self._settings.password}".encode()
+            headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
         return headers
 
-    async def _open(self) -> httpx.AsyncClient:
+    async def _open(self) -> httpx.AsyncHTTPTransport:
         changes = _changes(self._tls)
         if self._changes != changes:
             await self.close()  # a certificate was renewed
-        if self._client is None:
-            login = (self._settings.user, self._settings.password)
-            self._client = httpx.AsyncClient(
+        if self._transport is None:
+            self._transport = httpx.AsyncHTTPTransport(
                 verify=ssl_context(self._tls) or False,
-                auth=login if any(login) else None,
-                timeout=None,  # every exchange has one, by the loop's clock
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
                 trust_env=False,  # agents are near: no proxy is between
             )
             self._changes = changes
-        return self._client
+        return self._transport
 
 
 def _changes(tls: Tls | None) -> list[int]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -397,6 +398,46 @@ async def test_something_else_answers() -> None:
             for asked in (registry.get("a"), registry.services()):
                 with pytest.raises(Unavailable, match="is no consul"):
                     await asked
+
+
+async def test_an_answer_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n")
+        with suppress(OSError):
+            while True:
+                writer.write(bytes(1 << 16))
+                await writer.drain()
+        writer.close()
+
+    monkeypatch.setattr("shoal.registry._consul_agents.MAX_ANSWER", 1 << 20)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with quick(f"{host}:{port}") as registry:
+            with pytest.raises(Unavailable, match="more than 1048576 bytes"):
+                await registry.get("a")
+
+
+async def test_requests(caplog: pytest.LogCaptureFixture) -> None:
+    """Basic authentication for a proxy before the agents, and no line in the log for each."""
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        with caplog.at_level(logging.INFO):
+            async with opened(f"me:p%40ss@{host}:{port}", partition="p") as registry:
+                assert await registry.get("a b") == []
+        assert "p@ss" not in repr(registry)
+        assert "me:" not in repr(registry)
+    line, _, headers = heard[0].partition(b"\r\n")
+    assert line == b"GET /v1/health/service/a%20b?partition=p&stale= HTTP/1.1"
+    assert b"authorization: basic bwu6cebzcw==" in headers.lower()
+    assert not caplog.records
 
 
 # Who may
