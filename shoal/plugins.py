@@ -122,8 +122,13 @@ def load(interface: str, name: str) -> Callable[..., Any]:
 
 
 def plugin_name(plugin: object) -> str:
-    """Return the name of a plugin as the user types it: its module's."""
-    return type(plugin).__module__.rpartition(".")[2]
+    """Return the name of a plugin as the user types it; of an outsider's, its module's."""
+    module = type(plugin).__module__
+    for known in _TABLE.values():
+        for name, target in known.items():
+            if target.partition(":")[0] == module:
+                return name
+    return module.rpartition(".")[2]
 
 
 def _outsiders(interface: str) -> Iterator[EntryPoint]:

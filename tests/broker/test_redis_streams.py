@@ -364,6 +364,22 @@ async def test_a_queue_waits_while_nobody_is_there(server: RedisServer) -> None:
         assert set(tally.got.values()) == {1}
 
 
+async def test_a_user_may_be_allowed_little(server: RedisServer) -> None:
+    topic, tally = unique(), Tally()
+    async with admin(server) as redis:
+        await run(redis, "ACL", "SETUSER", "app", "on", ">pw", "-@all", "+@stream", "~shoal:*")
+        broker = RedisStreamsBroker(f"app:pw@{server.address}", streams=QUICK, retry=FAST)
+        async with asyncio.timeout(60):
+            try:
+                await broker.subscribe(topic, tally.deliver, queue="mail")
+                await tally.has(await published(broker, topic, range(20)))
+                await asyncio.sleep(2)  # for a look at dead consumers, which it may not remove
+                assert broker.error is None
+            finally:
+                await broker.disconnect()
+        await nothing_pending(redis, f"shoal:{topic}", "mail")
+
+
 # What is refused
 
 
