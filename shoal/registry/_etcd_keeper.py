@@ -139,10 +139,13 @@ class Keeper:
             try:
                 await self._expire()
                 await self._renew()
-            except Error as error:
+            except Exception as error:  # also what nobody foresaw: nodes must not be lost by it
                 failures += 1
                 if self.error is None:
-                    logger.warning("etcd: registrations cannot be renewed: %s", error)
+                    unforeseen = not isinstance(error, Error)
+                    logger.warning(
+                        "etcd: registrations cannot be renewed: %s", error, exc_info=unforeseen
+                    )
                 self.error = error
             else:
                 if self.error is not None:

@@ -1,4 +1,4 @@
-"""Module _etcd_keys speaks etcd's v2 keys API (up to etcd 3.4, started with --enable-v2)."""
+"""Module _etcd_keys speaks etcd's v2 keys API (up to etcd 3.5, started with --enable-v2)."""
 
 from __future__ import annotations
 
@@ -111,8 +111,11 @@ class Keys(Store):
             return answer.node is None
 
         asked = [(key, seconds) for key, seconds, _ in held if seconds]
-        async with asyncio.TaskGroup() as group:
-            tasks = [(key, group.create_task(one(key, seconds))) for key, seconds in asked]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [(key, group.create_task(one(key, seconds))) for key, seconds in asked]
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None
         return {(key, 0) for key, task in tasks if task.result()}
 
     async def remove(self, key: str, lease: int) -> None:
@@ -170,7 +173,7 @@ class Keys(Store):
         if not version:
             return Unavailable(f"etcd at {reply.member}: this is no etcd")
         return Unavailable(
-            f"etcd {version} at {reply.member} answers nothing below /v2: up to 3.4 it does when"
+            f"etcd {version} at {reply.member} answers nothing below /v2: up to 3.5 it does when"
             " started with --enable-v2, later ones have no v2 API: use the registry etcd"
         )
 

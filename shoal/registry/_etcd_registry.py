@@ -82,13 +82,13 @@ class EtcdBase(Registry):
     async def get(self, name: str) -> list[Record]:
         await self._settled()
         prefixes = [self._folder(prefix, name) for prefix in self._prefixes]
-        found = await asyncio.gather(*map(self._store.read, prefixes))
+        found = [await self._store.read(prefix) for prefix in prefixes]
         values = [item for snapshot in found for item in snapshot.values.items()]
         records = [self._decoded(name, key, value) for key, value in values]
         return merge(record for record in records if record is not None)
 
     async def services(self) -> list[str]:
-        found = await asyncio.gather(*map(self._store.read, self._prefixes))
+        found = [await self._store.read(prefix) for prefix in self._prefixes]
         names = {
             self._name(key, value) for snapshot in found for key, value in snapshot.values.items()
         }

@@ -13,7 +13,7 @@ __all__ = ["EtcdSettings", "EtcdV2Registry"]
 class EtcdV2Registry(EtcdBase):
     """Keeps nodes in etcd's v2 keys (go-plugins of Go Micro v0 and v1, registry/etcd).
 
-    Needs etcd up to 3.4, started with `--enable-v2`. A node's key has a time to live that is
+    Needs etcd up to 3.5, started with `--enable-v2`. A node's key has a time to live that is
     renewed, unseen by watches, while its owner refreshes it.
     """
 

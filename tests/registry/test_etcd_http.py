@@ -96,10 +96,10 @@ async def test_its_version_is_not_served() -> None:
             f"etcd at {address}: version 3.3.27 answers nothing below /v3: Shoal needs etcd 3.4"
             " or newer with its JSON gateway (--enable-grpc-gateway)"
         )
-    version = http("200 OK", '{"etcdserver":"3.5.21","etcdcluster":"3.5.0"}')
+    version = http("200 OK", '{"etcdserver":"3.6.5","etcdcluster":"3.6.0"}')
     async with something(MISSING, version) as address:
         assert await problem_of(EtcdV2Registry(address)) == (
-            f"etcd 3.5.21 at {address} answers nothing below /v2: up to 3.4 it does when started"
+            f"etcd 3.6.5 at {address} answers nothing below /v2: up to 3.5 it does when started"
             " with --enable-v2, later ones have no v2 API: use the registry etcd"
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -55,10 +57,8 @@ def test_a_watch_is_read() -> None:
 @given(st.binary(max_size=60) | JSON.map(msgspec.json.encode))
 def test_what_makes_no_sense_is_unavailable(data: bytes) -> None:
     for kind in (WatchLine, LeaseLine, Range):
-        try:
-            decoded("m", data, kind)
-        except Unavailable as error:
-            assert "etcd at m sends no answer" in str(error)
+        with contextlib.suppress(Unavailable):
+            assert isinstance(decoded("m", data, kind), kind)
 
 
 def test_nesting_is_bounded() -> None:

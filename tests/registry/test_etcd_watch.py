@@ -200,6 +200,10 @@ async def _register(registry: EtcdBase, id: str) -> bool:
     return True
 
 
+async def _is_held(registry: EtcdBase) -> bool:
+    return registry._keeper.error is None
+
+
 @both
 async def test_all_comes_back_when_etcd_has_lost_everything(
     kind: type[EtcdBase], server: EtcdServer
@@ -212,6 +216,7 @@ async def test_all_comes_back_when_etcd_has_lost_everything(
             await registry.register(make_record(), ttl=9)
             await watch.becomes({"a", "other"})
             await server.stop()
+            await becomes(lambda: _is_held(registry), False)  # it was not to be renewed
             shutil.rmtree(server.folder / "data")
             await server.start()
             await watch.becomes({"a"})  # which its own side has put back

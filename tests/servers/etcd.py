@@ -13,7 +13,7 @@ from tests.servers import Server
 
 
 class EtcdServer(Server):
-    """etcd 3.4, which has the v3 API and, asked for it, the v2 keys too."""
+    """etcd up to 3.5, which has the v3 API and, asked for it, the v2 keys too."""
 
     binary = "etcd"
     package = "etcd-server"
