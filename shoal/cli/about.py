@@ -48,8 +48,8 @@ def _plugin(interface: str, name: str) -> dict[str, Any]:
     try:
         kind = known.load(interface, name)
         module: str = kind.__module__
-        if hasattr(kind, "guarantees"):
-            guarantees = dataclasses.asdict(kind.guarantees)
+        if promised := getattr(kind, "guarantees", None):
+            guarantees = dataclasses.asdict(promised)
         built_in = built_in or module.startswith("shoal.")
     except Exception as error:  # an outsider's module may fail in any way
         problem = str(error) or type(error).__name__

@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 import shoal
-from shoal.broker.http import CURRENT, HttpBroker
+from shoal.broker._http_targets import CURRENT
+from shoal.broker.http import HttpBroker
 from shoal.client import Client
 from shoal.registry.mdns import MdnsRegistry
 
