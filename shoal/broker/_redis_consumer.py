@@ -115,10 +115,14 @@ class StreamSubscription(LocalSubscription):
     # From Redis to the handler and back
 
     @property
-    def _free(self) -> int:
-        if len(self._delayed) >= self._terms.prefetch:
-            return 0
+    def _space(self) -> int:
+        """How many more events may be on their way to the handler."""
         return self._terms.prefetch - len(self._held) + len(self._delayed)
+
+    @property
+    def _free(self) -> int:
+        """How many of them may be new ones: none when as many wait to be tried again."""
+        return self._space if len(self._delayed) < self._terms.prefetch else 0
 
     async def _fetch(self) -> None:
         while not self.ended:
@@ -238,7 +242,7 @@ class StreamSubscription(LocalSubscription):
             self._wake.clear()
             if not self._done and not self._dead:
                 due = [self._look, self._renew, self._tidy]
-                if self._delayed and self._free > 0:
+                if self._delayed and self._space > 0:
                     due.append(self._delayed[0][0])
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(min(due)):
@@ -276,9 +280,10 @@ class StreamSubscription(LocalSubscription):
 
     def _again(self, now: float) -> None:
         """Deliver what has waited long enough after it failed."""
-        while self._delayed and self._delayed[0][0] <= now and self._free > 0:
+        while self._delayed and self._delayed[0][0] <= now and self._space > 0:
             _, id = heapq.heappop(self._delayed)
             self._line.offer(self._held[id])
+            self._room.set()
 
     async def _keep(self, now: float) -> None:
         """Show that this consumer lives, and look for what those left that do not."""

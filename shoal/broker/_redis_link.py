@@ -196,14 +196,13 @@ async def connect(
     try:
         async with asyncio.timeout(settings.timeout):
             await connection.connect()  # type: ignore[no-untyped-call]  # redis's own lacks types
-    except TimeoutError:
-        late = f"Redis at {server} did not answer in {settings.timeout:g} s"
-        raise Unavailable(late, id=ID) from None
-    except exceptions.AuthenticationError as error:
-        who = server.user or settings.user or "default"
-        raise Unavailable(f"Redis at {server} refuses user {who!r}: {error}", id=ID) from error
-    except (exceptions.RedisError, OSError) as error:
-        raise Unavailable(f"Redis at {server} cannot be used: {error}", id=ID) from error
+    except BaseException as error:
+        with suppress(exceptions.RedisError, OSError):
+            await connection.disconnect(nowait=True)
+        reason = _reason(server, settings, error)
+        if reason is None:
+            raise
+        raise reason from error
     link = Link(server, connection, push)
     try:
         # Without an argument it changes nothing, and every user is permitted to ask.
@@ -220,6 +219,21 @@ async def connect(
             raise Unavailable(f"Redis at {server} wants a password", id=ID) from error
         raise
     return link
+
+
+def _reason(server: Server, settings: RedisSettings, error: BaseException) -> Unavailable | None:
+    """Return why there is no connection, in a sentence; nothing for what is no failure of it."""
+    match error:
+        case TimeoutError():
+            sentence = f"Redis at {server} did not answer in {settings.timeout:g} s"
+        case exceptions.AuthenticationError():
+            who = server.user or settings.user or "default"
+            sentence = f"Redis at {server} refuses user {who!r}: {error}"
+        case exceptions.RedisError() | OSError():
+            sentence = f"Redis at {server} cannot be used: {error}"
+        case _:
+            return None
+    return Unavailable(sentence, id=ID)
 
 
 def primary(link: Link) -> None:

@@ -1,4 +1,4 @@
-"""Module _redis_settings is how Redis is reached: addresses, who one is, and how long to wait."""
+"""Module _redis_settings is how Redis is reached and its streams are kept."""
 
 from __future__ import annotations
 
@@ -30,6 +30,29 @@ class RedisSettings:
     """How long what needs a connection waits for one that broke to come back."""
     ping: float = 5.0
     """Between two questions whether the server still answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """How the streams are kept. Times are seconds."""
+
+    prefix: str = "shoal:"
+    """What the key of a stream begins with; the topic follows."""
+    length: int = 100_000
+    """About how many events a stream keeps, read or not: older ones are trimmed away."""
+    min_idle: float = 30.0
+    """How long an event waits for a consumer that died, until another takes it over."""
+    forget: float = 600.0
+    """After what silence a consumer counts as dead, and is removed."""
+    consumer: str = ""
+    """This process's name in the groups; one that stays the same when it is started again, and
+    that no other process has, gets back at once what it held. Made up if empty."""
+    grace: float = 30.0
+    """How long deliveries that run may take when they are unsubscribed."""
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.min_idle <= 0 or self.forget < 3 * self.min_idle:
+            raise ValueError("streams need room for an event, and forget three times min_idle")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
-from dataclasses import dataclass
 from typing import ClassVar
 
 from shoal.broker import Broker, Deliver, Guarantees, Subscription
@@ -15,7 +14,7 @@ from shoal.broker._redis_consumer import StreamSubscription, Terms, line
 from shoal.broker._redis_group import BODY, EPHEMERAL, HEADER, Group, header
 from shoal.broker._redis_keeper import Keeper, Ways
 from shoal.broker._redis_link import ID, Link, Refused, primary
-from shoal.broker._redis_settings import RedisSettings, servers
+from shoal.broker._redis_settings import RedisSettings, StreamSettings, servers
 from shoal.broker._retry import Retry
 from shoal.errors import BadRequest, TooLarge, Unavailable
 from shoal.message import Message
@@ -25,29 +24,6 @@ __all__ = ["RedisSettings", "RedisStreamsBroker", "Retry", "StreamSettings"]
 
 OLDEST = (6, 2)  # the first with XAUTOCLAIM
 LONGEST_HEADER = 256 * 1024  # bytes of JSON
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSettings:
-    """How the streams are kept. Times are seconds."""
-
-    prefix: str = "shoal:"
-    """What the key of a stream begins with; the topic follows."""
-    length: int = 100_000
-    """About how many events a stream keeps, read or not: older ones are trimmed away."""
-    min_idle: float = 30.0
-    """How long an event waits for a consumer that died, until another takes it over."""
-    forget: float = 600.0
-    """After what silence a consumer counts as dead, and is removed."""
-    consumer: str = ""
-    """This process's name in the groups; one that stays the same when it is started again, and
-    that no other process has, gets back at once what it held. Made up if empty."""
-    grace: float = 30.0
-    """How long deliveries that run may take when they are unsubscribed."""
-
-    def __post_init__(self) -> None:
-        if self.length < 1 or self.min_idle <= 0 or self.forget < 3 * self.min_idle:
-            raise ValueError("streams need room for an event, and forget three times min_idle")
 
 
 class RedisStreamsBroker(Broker):

@@ -268,6 +268,23 @@ async def test_a_poison_event_comes_again_later_and_ends_as_a_dead_letter(
             await nothing_pending(redis, f"shoal:{topic}", "mail")
 
 
+async def test_all_that_fail_at_once_come_again(server: RedisServer) -> None:
+    topic, tally = unique(), Tally()
+    failed: set[bytes] = set()
+
+    async def deliver(message: Message) -> None:
+        if message.body not in failed:
+            failed.add(message.body)
+            raise ValueError("not now")
+        await tally.deliver(message)
+
+    async with brokers(server, 1, prefetch=3, concurrency=2) as (broker,):
+        await broker.subscribe(topic, deliver, queue="mail")
+        taken = await published(broker, topic, range(40))
+        await tally.has(taken)
+        assert set(tally.got.values()) == {1}
+
+
 async def test_an_event_that_is_none_is_a_dead_letter_at_once(server: RedisServer) -> None:
     topic, tally, dead = unique(), Tally(), Tally()
     async with brokers(server, 1, max_message=300_000) as (broker,), admin(server) as redis:
