@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiormq
+import pamqp.exceptions
+import pamqp.frame
 import yarl
 from aiormq.abc import AbstractChannel
 
@@ -17,19 +20,25 @@ from shoal.errors import Unavailable
 from shoal.tls import Tls
 
 OLDEST = (3, 8)
+METHOD = 1  # the first byte of a frame of AMQP that is no content
 GRACE = 1.0  # seconds for what was written to go out before a connection is cut
 
 
 class _Reader(asyncio.StreamReader):
-    """Remembers when it heard something."""
+    """Remembers when it heard something, and of the first words what they were."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self.loop = loop
         self.heard = loop.time()
+        self.opening = True
+        self.first = self.last = b""
 
     def feed_data(self, data: Any) -> None:
         self.heard = self.loop.time()
+        if self.opening:
+            self.last = bytes(data[:4096])
+            self.first = self.first or self.last
         super().feed_data(data)
 
 
@@ -54,7 +63,7 @@ class Client:
         """What it broke of."""
         self._server = server
         self._settings = settings
-        self._reader: _Reader
+        self._reader: _Reader | None = None
         self._connection: aiormq.Connection | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._publisher: AbstractChannel | None = None
@@ -70,18 +79,17 @@ class Client:
     async def open(self, tls: Tls | None) -> None:
         """Connect; raises what aiormq and the system raise."""
         loop = asyncio.get_running_loop()
-        self._reader = _Reader(loop)
-        protocol = asyncio.StreamReaderProtocol(self._reader, loop=loop)
+        reader = self._reader = _Reader(loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         secure = (tls or Tls()).client_context(alpn=()) if tls or self._server.secure else None
         transport, _ = await loop.create_connection(
             lambda: protocol, self._server.host, self._server.port, ssl=secure
         )
         self._transport = transport
-        writer = asyncio.StreamWriter(transport, protocol, self._reader, loop)
-        self._connection = aiormq.Connection(
-            self._url(), transport_factory=_Opened(self._reader, writer)
-        )
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        self._connection = aiormq.Connection(self._url(), transport_factory=_Opened(reader, writer))
         await self._connection.connect()
+        reader.opening = False
         self._connection.closing.add_done_callback(self._closed)
         _check(self._connection.server_properties or {}, self.where)
 
@@ -98,6 +106,19 @@ class Client:
             query={"heartbeat": str(settings.heartbeat), "name": settings.name},
         )
 
+    def complaint(self, error: Exception) -> str:
+        """Return why there is no connection, for a person; no secret is in it."""
+        reader = self._reader
+        if reader is not None and reader.first and reader.first[0] != METHOD:
+            error = aiormq.ProtocolSyntaxError()
+        elif reader is not None and isinstance(error, aiormq.InvalidFrameError):
+            # aiormq does not tell what the server says when it closes instead of opening.
+            with suppress(pamqp.exceptions.PAMQPException, ValueError, LookupError, struct.error):
+                frame = pamqp.frame.unmarshal(reader.last)[2]
+                if isinstance(frame, aiormq.spec.Connection.Close):
+                    error = aiormq.ConnectionClosed(frame.reply_code, frame.reply_text)
+        return sentence(self.where, error)
+
     def _closed(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
         if not self.lost.done():
@@ -106,6 +127,7 @@ class Client:
 
     async def watch(self) -> Exception:
         """Wait until it broke, and return of what; a server that says nothing has broken it."""
+        assert self._reader is not None
         beat = float(self._settings.heartbeat)
         while not self.lost.done():
             await asyncio.wait([self.lost], timeout=beat / 2)
@@ -197,7 +219,7 @@ async def connect(server: Server, settings: RabbitSettings, tls: Tls | None) -> 
         raise Unavailable(f"no connection to RabbitMQ: {error}") from error
     except (OSError, TimeoutError, EOFError, RuntimeError, aiormq.AMQPError) as error:
         await client.close(graceful=False)
-        raise Unavailable(f"no connection to RabbitMQ: {sentence(server.where, error)}") from error
+        raise Unavailable(f"no connection to RabbitMQ: {client.complaint(error)}") from error
     except BaseException:
         await client.close(graceful=False)
         raise

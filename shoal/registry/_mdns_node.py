@@ -95,7 +95,13 @@ class PublishedNode:
 
 async def instance_of(record: Record, node: Node, domain: str) -> zone.Instance:
     """Return what to say about a node; raises BadRequest if it cannot be said."""
-    host, port = split_address(node.address)
+    try:
+        host, port = split_address(node.address)
+    except BadRequest as error:  # a queue or subject of NATS or RabbitMQ has neither
+        raise BadRequest(
+            f"mdns registers hosts and ports, which {node.address!r} is not: with a transport of "
+            "other addresses use another registry, such as etcd, consul or nats"
+        ) from error
     ip = await _resolve(host)
     instance = zone.instance(record, node, ip, port, domain=domain, host=socket.gethostname())
     zone.dns_name(f"{record.name}.{zone.LIST}", domain)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import uuid
 
+import aiormq
 from aiormq.abc import AbstractChannel
 
 from shoal._rabbitmq import Consumer, Delivery, Link, RabbitSettings, check_name
@@ -113,12 +114,12 @@ class RabbitTransport(Transport):
         try:
             async with client.answering():
                 return (await channel.queue_declare(address, passive=True)).consumer_count
-        except Unavailable:
-            if client.lost.done() or not channel.is_closed:
-                raise
-            return None  # the server has closed the channel: there is no such queue
+        except Unavailable as error:
+            if isinstance(error.__cause__, aiormq.ChannelNotFoundEntity):
+                return None
+            raise
         finally:
-            if not channel.is_closed:
+            with contextlib.suppress(Unavailable):  # the server closes it if there is none
                 async with client.answering():
                     await channel.close()
 
