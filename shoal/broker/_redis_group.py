@@ -154,7 +154,7 @@ class Group:
         counts = [("XPENDING", self._key, self.name, id, id, 1) for id in ids]
         ranges = [("XRANGE", self._key, id, id) for id in ids]
         calls = (self._keeper.call(*words) for words in (*counts, *ranges))
-        answers = await asyncio.gather(*calls, return_exceptions=True)
+        answers: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
