@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from shoal.message import canonical, clean
 
 Delivery = DeliveredMessage
 Properties = spec.Basic.Properties
+
+_QUEUE = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]+")  # what pamqp takes for the name of a queue
 
 LONGEST = 255  # bytes of a name: AMQP writes its length in one
 
@@ -35,6 +38,10 @@ def check_name(name: str, what: str, id: str, *, pattern: bool = False) -> None:
         raise BadRequest(f"a {what} of {length} bytes is too long for RabbitMQ: {LONGEST}", id=id)
     if what != "topic" and name.startswith("amq."):
         raise BadRequest(f"{name!r} is no {what}: RabbitMQ keeps names with amq. for itself", id=id)
+    if what != "topic" and not _QUEUE.fullmatch(name):
+        raise BadRequest(
+            f"{name!r} is no {what} for RabbitMQ: write letters, digits and -_.:@#,/+", id=id
+        )
     if pattern and {"*", "#"} & set(name.split(".")):
         raise BadRequest(f"{name!r} is no {what}: * and # between dots are patterns", id=id)
 

@@ -13,7 +13,7 @@ from shoal._rabbitmq import Consumer, Delivery, Properties, read
 from shoal.broker import Deliver
 from shoal.broker._local import Line, LocalSubscription
 from shoal.broker._retry import dead_letter
-from shoal.errors import TooLarge, Unavailable
+from shoal.errors import Error, TooLarge
 from shoal.message import Message
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ HOLD = 1.0  # seconds before an event goes back for which nothing could be publi
 
 def _pausing(queue: str, milliseconds: int) -> str:
     """Return what the queue is called in which events of another one pause."""
-    if len(queue.encode()) > 200:
+    if len(queue) > 200:
         queue = hashlib.sha256(queue.encode()).hexdigest()
     return f"retry.{milliseconds}.{queue}"
 
@@ -153,7 +153,7 @@ class RabbitSubscription(LocalSubscription):
             else:
                 await self._answer(event, requeue=False)  # a policy of the server may keep it
                 return
-        except (Unavailable, TooLarge) as error:
+        except Error as error:
             logger.warning("an event of %r goes back to its queue: %s", event.topic, error)
             await asyncio.sleep(HOLD)
             await self._answer(event, requeue=True)
@@ -167,8 +167,9 @@ class RabbitSubscription(LocalSubscription):
         milliseconds, key = int(pause * 1000), self.consumer.queue
         if milliseconds:
             # Each pause has a queue, since RabbitMQ looks at the first of a queue only.
-            key = await self._broker.declare(
-                _pausing(self.consumer.queue, milliseconds),
+            key = _pausing(self.consumer.queue, milliseconds)
+            await self._broker.declare(
+                key,
                 durable=durable,
                 arguments={
                     "x-dead-letter-exchange": "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from shoal.broker._guarantees import Guarantees
 from shoal.broker._local import Limits, Line, check_topic
 from shoal.broker._rabbitmq_queue import RabbitSubscription
 from shoal.broker._retry import Retry
-from shoal.errors import TooLarge, Unavailable
+from shoal.errors import BadRequest, TooLarge, Unavailable
 from shoal.message import Message
 from shoal.tls import Tls
 
@@ -139,7 +140,7 @@ class RabbitBroker(Broker):
 
     async def declare(
         self, name: str, *, durable: bool, arguments: Mapping[str, Any] | None = None
-    ) -> str:
+    ) -> None:
         """Declare a queue that stays without consumers; raises Unavailable."""
         client = await self.link.client()
         channel = await client.manager()
@@ -147,12 +148,16 @@ class RabbitBroker(Broker):
             await channel.queue_declare(
                 name, durable=durable, arguments=dict(arguments) if arguments else None
             )
-        return name
 
     async def bury(self, topic: str, message: Message) -> None:
         """Publish a dead letter, into a queue of the topic's name where it is kept."""
         self._check(topic)
-        name = await self.declare(topic, durable=True)
+        try:
+            check_name(topic, "queue", ID)
+            name = topic
+        except BadRequest:  # a topic may have letters that a queue may not
+            name = f"dead.{hashlib.sha256(topic.encode()).hexdigest()}"
+        await self.declare(name, durable=True)
         client = await self.link.client()
         channel = await client.manager()
         async with client.answering():

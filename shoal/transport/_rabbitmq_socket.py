@@ -15,7 +15,8 @@ from shoal.transport._header import carried
 from shoal.transport._inbox import Inbox
 
 if TYPE_CHECKING:
-    from shoal.transport.rabbitmq import RabbitListener, RabbitTransport
+    from shoal.transport._rabbitmq_listener import RabbitListener
+    from shoal.transport.rabbitmq import RabbitTransport
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,13 @@ from shoal.transport._rabbitmq_socket import ID, REPLIES, RabbitSocket
 __all__ = ["RabbitSettings", "RabbitTransport"]
 
 
+class _Look(aiormq.spec.Queue.Declare):
+    """Asks for a queue that may be one of replies, whose names pamqp takes for none."""
+
+    def validate(self) -> None:
+        return
+
+
 class RabbitTransport(Transport):
     """Moves messages as Go Micro's plugin does, from queue to queue (transport/rabbitmq).
 
@@ -113,7 +120,10 @@ class RabbitTransport(Transport):
         channel = await client.channel()
         try:
             async with client.answering():
-                return (await channel.queue_declare(address, passive=True)).consumer_count
+                assert isinstance(channel, aiormq.Channel)
+                found = await channel.rpc(_Look(queue=address, passive=True))
+                assert isinstance(found, aiormq.spec.Queue.DeclareOk)
+                return found.consumer_count
         except Unavailable as error:
             if isinstance(error.__cause__, aiormq.ChannelNotFoundEntity):
                 return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from shoal._rabbitmq import RabbitSettings
@@ -65,7 +67,7 @@ def test_secrets_are_not_shown() -> None:
     assert "hidden" not in repr(RabbitSettings(password="hidden"))
 
 
-def test_settings_that_cannot_be_are_refused() -> None:
-    for wrong in ({"prefetch": 0}, {"heartbeat": 0}, {"exchange_type": "headers"}):
-        with pytest.raises(ValueError, match=r"RabbitMQ needs|is no exchange type"):
-            RabbitSettings(**wrong)
+@pytest.mark.parametrize("wrong", [{"prefetch": 0}, {"heartbeat": 0}, {"exchange_type": "headers"}])
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"RabbitMQ needs|is no exchange type"):
+        RabbitSettings(**wrong)

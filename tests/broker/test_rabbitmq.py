@@ -17,7 +17,7 @@ import pytest
 
 from shoal.broker import Broker
 from shoal.broker.rabbitmq import RabbitBroker, RabbitSettings, Retry
-from shoal.errors import TooLarge, Unavailable
+from shoal.errors import BadRequest, TooLarge, Unavailable
 from shoal.message import Message
 from shoal.testing.conformance._broker import Inbox, count, event, settles, unique
 from shoal.testing.conformance.broker import BrokerConformance
@@ -268,3 +268,57 @@ async def test_a_restart_loses_nothing_of_a_durable_queue(
         assert publisher.link.connections == 1 + restarts
         for body, times in count(inboxes).items():
             assert times <= 1 + restarts, f"{body!r} came {times} times"
+
+
+async def test_names_rabbitmq_cannot_have_are_refused(server: RabbitServer) -> None:
+    async with brokers(server, 1) as (one,):
+        for queue in ("größe", "amq.mine", "a\nb", "x" * 256):
+            with pytest.raises(BadRequest):
+                await one.subscribe("topic", Inbox().deliver, queue=queue)
+        for topic in ("a.*", "#", "x" * 256):
+            with pytest.raises(BadRequest):
+                await one.publish(topic, event(0))
+
+
+async def test_dead_letters_have_a_place_whatever_the_topic(server: RabbitServer) -> None:
+    topic, inbox, letters = unique("größe"), Inbox(), Inbox()
+    async with brokers(server, 1, retry=Retry(attempts=1)) as (one,):
+
+        async def fail(message: Message) -> None:
+            await inbox.deliver(message)
+            raise ValueError("no")
+
+        await one.subscribe(f"{topic}.dead", letters.deliver)
+        await one.subscribe(topic, fail)
+        await one.publish(topic, event(0))
+        await letters.has(1, DEADLINE)
+
+
+async def test_one_queue_for_several_topics_gives_each_its_own(server: RabbitServer) -> None:
+    """Go Micro has one queue of a name, whatever the topics bound to it."""
+    topics, queue = [unique(), unique()], unique()
+    inboxes = [Inbox(), Inbox()]
+    async with brokers(server, 2) as (one, other):
+        for topic, inbox in zip(topics, inboxes, strict=True):
+            await one.subscribe(topic, inbox.deliver, queue=queue)
+        for number in range(20):
+            for topic in topics:
+                await other.publish(topic, Message({}, f"{topic} {number}".encode()))
+        for topic, inbox in zip(topics, inboxes, strict=True):
+            bodies = await inbox.has(20, DEADLINE)
+            assert Counter(bodies) == Counter(f"{topic} {n}".encode() for n in range(20))
+
+
+async def test_a_burst_waits_in_the_server(server: RabbitServer) -> None:
+    """A subscriber that is slow holds no more than its prefetch; all of it arrives, in order."""
+    topic, inbox = unique(), Inbox()
+    async with brokers(server, 2, settings=RabbitSettings(prefetch=10)) as (one, other):
+        subscription = await one.subscribe(topic, inbox.deliver)
+        inbox.gate.clear()
+        for number in range(1000):
+            await other.publish(topic, event(number))
+        await inbox.has(1, DEADLINE)
+        await asyncio.sleep(0.1)
+        assert len(subscription.line.events) <= 9
+        inbox.gate.set()
+        assert await inbox.has(1000, DEADLINE) == [event(n).body for n in range(1000)]
