@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -41,6 +41,7 @@ from shoal.registry._etcd_store import (
 PAGE = 1000  # keys of one answer
 MAX_KEYS = 500_000
 _LEASES = 500  # of one question
+_KEYS = 100  # removed at once; etcd takes 128
 _TRIES = 2
 
 T = TypeVar("T")
@@ -175,14 +176,11 @@ class Gateway(Store):
                     lost.add((keys[said.result.ID], said.result.ID))
         return lost
 
-    async def remove(self, key: str, lease: int) -> None:
-        await self._write("kv/deleterange", {"key": key.encode()})
-        if lease:  # which nothing holds any more
-            try:
-                await self._ask("lease/revoke", {"ID": lease}, Done)
-            except Refused as problem:
-                if problem.reason != NOT_FOUND:
-                    raise
+    async def remove(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), _KEYS):
+            some = keys[start : start + _KEYS]
+            gone = [{"request_delete_range": {"key": key.encode()}} for key in some]
+            await self._write("kv/txn", {"success": gone})
 
     async def _write(self, path: str, asked: dict[str, Any]) -> None:
         done = await self._ask(path, asked, Done)

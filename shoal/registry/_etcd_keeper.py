@@ -17,8 +17,8 @@ from shoal.registry._etcd_store import Store
 logger = logging.getLogger(__name__)
 
 BEAT = 10.0  # seconds at most between two renewals; what was lost is put back that soon
+_EARLY = 1.0  # seconds too early at most, so that many are renewed in one question
 _BACKOFF = 2.0  # seconds at most between two tries while etcd does not answer
-_AT_ONCE = 16
 _NEVER = math.inf
 
 
@@ -50,7 +50,8 @@ class Keeper:
         self._store = store
         self._holds: dict[str, _Hold] = {}
         self._task: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
+        self._sooner = asyncio.Event()  # something is due before the keeper meant to look
+        self._looks = _NEVER  # when it means to
         self.error: Exception | None = None
         """Why keys may be lost, None if they are not."""
 
@@ -72,19 +73,20 @@ class Keeper:
                     await self._place(hold, value, seconds)
             except BaseException:
                 if not hold.placed:
-                    del self._holds[key]
+                    self._holds.pop(key, None)
                 raise
             hold.deadline = _NEVER if ttl is None else started + ttl
             hold.renewed()
-        self._changed.set()
+        if min(hold.due, hold.deadline) < self._looks:
+            self._sooner.set()
         if ttl is not None and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
     async def drop(self, key: str) -> None:
         """Remove a key; if that fails it is renewed no more, all the same."""
-        async with self._locked(key) as hold:
+        async with self._locked(key):
             del self._holds[key]
-            await self._store.remove(key, hold.lease)
+            await self._store.remove([key])
 
     async def close(self, timeout: float) -> None:
         """Remove all keys, those within `timeout` seconds that can be. Never raises."""
@@ -92,23 +94,18 @@ class Keeper:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        keys = list(self._holds)
-        turns = asyncio.Semaphore(_AT_ONCE)
-
-        async def drop(key: str) -> None:
-            async with turns:
-                await self.drop(key)
-
+        problem: Exception | None = None
         try:
             async with asyncio.timeout(timeout):
-                done = await asyncio.gather(*map(drop, keys), return_exceptions=True)
-            problem = next((one for one in done if isinstance(one, Exception)), None)
-        except TimeoutError as error:
+                if self._holds:
+                    await self._store.remove(list(self._holds))
+        except Exception as error:
             problem = error
         self._holds.clear()
         self.error = None
         if problem is not None:
-            logger.warning("etcd: not all nodes were deregistered: %s", problem or "no answer")
+            why = str(problem) or "no answer in time"
+            logger.warning("etcd: not all nodes were deregistered: %s", why)
 
     async def _stands(self, hold: _Hold, value: bytes, seconds: int) -> bool:
         return (
@@ -159,15 +156,14 @@ class Keeper:
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.1 * 2**failures, _BACKOFF))
             return
         while True:
-            self._changed.clear()
-            due = min(
-                (min(hold.due, hold.deadline) for hold in self._holds.values()), default=_NEVER
-            )
-            if due <= loop.time():
+            self._sooner.clear()
+            holds = self._holds.values()
+            self._looks = min((min(one.due, one.deadline) for one in holds), default=_NEVER)
+            if self._looks <= loop.time():
                 return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(None if due == _NEVER else due):
-                    await self._changed.wait()
+                async with asyncio.timeout_at(None if self._looks == _NEVER else self._looks):
+                    await self._sooner.wait()
 
     async def _expire(self) -> None:
         """Take away what its owner has not refreshed in time."""
@@ -177,13 +173,17 @@ class Keeper:
                 if late and self._holds.get(hold.key) is hold:
                     del self._holds[hold.key]
                     logger.info("etcd: %s was not refreshed in time and is removed", hold.key)
-                    await self._store.remove(hold.key, hold.lease)
+                    await self._store.remove([hold.key])
 
     async def _renew(self) -> None:
         now = asyncio.get_running_loop().time()
-        due = [hold for hold in self._holds.values() if hold.due <= now]
-        if not due:
+        if all(hold.due > now for hold in self._holds.values()):
             return
+        due = [
+            hold
+            for hold in self._holds.values()
+            if hold.due <= now + min(_EARLY, hold.seconds / 6) and hold.placed
+        ]
         lost = await self._store.renew((hold.key, hold.seconds, hold.lease) for hold in due)
         for hold in due:
             if (hold.key, hold.lease) not in lost:

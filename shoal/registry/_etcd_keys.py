@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -102,27 +103,25 @@ class Keys(Store):
         return not await self.renew([(key, seconds, 0)])
 
     async def renew(self, held: Iterable[tuple[str, int, int]]) -> set[tuple[str, int]]:
-        turns = asyncio.Semaphore(_AT_ONCE)
+        lost: set[tuple[str, int]] = set()
 
-        async def one(key: str, seconds: int) -> bool:
+        async def one(key: str, seconds: int) -> None:
             form = {"ttl": str(seconds), "refresh": "true", "prevExist": "true"}
-            async with turns:  # no watcher hears of it
-                answer, _ = await self._ask("PUT", key, {}, (_MISSING,), form=form)
-            return answer.node is None
+            answer, _ = await self._ask("PUT", key, {}, (_MISSING,), form=form)
+            if answer.node is None:
+                lost.add((key, 0))
 
-        asked = [(key, seconds) for key, seconds, _ in held if seconds]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [(key, group.create_task(one(key, seconds))) for key, seconds in asked]
-        except ExceptionGroup as problems:
-            raise problems.exceptions[0] from None
-        return {(key, 0) for key, task in tasks if task.result()}
+        await _together(partial(one, key, seconds) for key, seconds, _ in held if seconds)
+        return lost
 
-    async def remove(self, key: str, lease: int) -> None:
-        await self._ask("DELETE", key, {}, (_MISSING, _NOT_A_FILE))
-        folder = key.rpartition("/")[0]
-        _, index = await self._ask("DELETE", folder, {"dir": "true"}, (_MISSING, _NOT_EMPTY))
-        self.saw(index)
+    async def remove(self, keys: Sequence[str]) -> None:
+        async def one(key: str) -> None:
+            await self._ask("DELETE", key, {}, (_MISSING, _NOT_A_FILE))
+            folder = key.rpartition("/")[0]
+            _, index = await self._ask("DELETE", folder, {"dir": "true"}, (_MISSING, _NOT_EMPTY))
+            self.saw(index)
+
+        await _together(partial(one, key) for key in keys)
 
     async def _ask(
         self,
@@ -186,6 +185,22 @@ class Keys(Store):
     def _path(self, key: str, parameters: Mapping[str, str]) -> str:
         query = f"?{urlencode(parameters)}" if parameters else ""
         return f"/v2/keys{quote(key.rstrip('/'))}{query}"
+
+
+async def _together(work: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """Do things side by side, but not too many; raises what the first one that fails raises."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def taken(one: Callable[[], Awaitable[None]]) -> None:
+        async with turns:
+            await one()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(taken(one))
+    except ExceptionGroup as problems:
+        raise problems.exceptions[0] from None
 
 
 def _files(node: _Node, depth: int = MAX_DEPTH) -> Iterator[_Node]:

@@ -118,5 +118,5 @@ class Store(ABC):
         """Renew keys, given with seconds and lease; return keys and leases that are gone."""
 
     @abstractmethod
-    async def remove(self, key: str, lease: int) -> None:
-        """Remove a key, and its lease if that is not 0; unknown ones are no error."""
+    async def remove(self, keys: Sequence[str]) -> None:
+        """Remove keys; unknown ones are no error. Their leases, empty now, end by themselves."""
