@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
+# Tests mostly wait, so several run at a time; those of one file share what it starts.
+PYTEST ?= -n 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: demo test check format bench clean
@@ -34,7 +36,7 @@ demo: $(VENV)/installed
 test: $(VENV)/developed
 	@$(BIN)/python -m tests.servers
 	@command -v go >/dev/null || echo "--- Go is not here: the tests with Go Micro are left out"
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
 
 check: $(VENV)/developed
 	$(BIN)/ruff format --check .
