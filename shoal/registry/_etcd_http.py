@@ -18,6 +18,7 @@ from shoal.tls import Tls, TlsError
 
 MAX_REPLY = 32 << 20  # bytes of one answer, and of one line of a stream
 _AT_ONCE = 32  # questions under way
+_FAILURES = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError)
 _OVERLOADED = frozenset({500, 502, 503, 504})  # another member may know better
 
 # A peer that is gone without a word is noticed by the system within half a minute.
@@ -47,7 +48,7 @@ class EtcdHttp:
         self.timeout = timeout
         self._members = list(members)
         self._tls = tls
-        self._client: httpx.AsyncClient | None = None
+        self._connections: httpx.AsyncHTTPTransport | None = None
         self._files: object = None  # of the certificates, as they were when they were read
         self._outdated = False  # there are new ones
         self._turns = asyncio.Semaphore(_AT_ONCE)
@@ -85,7 +86,7 @@ class EtcdHttp:
             try:
                 async with self._turns, asyncio.timeout(self.timeout / tries):
                     reply = await self._exchange(asked, method, path, content, headers or {})
-            except (httpx.HTTPError, OSError) as error:
+            except _FAILURES as error:
                 problem = self._unavailable(asked, error, self.timeout / tries)
             else:
                 if reply.status not in _OVERLOADED or tries == 1:
@@ -108,17 +109,13 @@ class EtcdHttp:
     ) -> AsyncIterator[httpx.Response]:
         """Give an answer that goes on and on; read it with `lines`. Raises Unavailable."""
         try:
-            client = await self._connected()
-            request = client.build_request(
-                method, self._url(member, path), content=content, headers=headers
-            )
             async with asyncio.timeout(self.timeout):
-                response = await client.send(request, stream=True)
-        except (httpx.HTTPError, OSError) as error:
+                response = await self._begin(member, method, path, content, headers)
+        except _FAILURES as error:
             raise self._unavailable(member, error, self.timeout) from error
         try:
             yield response
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except _FAILURES as error:
             raise self._unavailable(member, error, self.timeout) from error
         finally:
             await response.aclose()
@@ -140,31 +137,47 @@ class EtcdHttp:
 
     async def close(self) -> None:
         """End all connections; they are made again when something is asked."""
-        client, self._client = self._client, None
+        connections, self._connections = self._connections, None
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        if client is not None:
-            await client.aclose()
+        if connections is not None:
+            await connections.aclose()
 
     async def _exchange(
         self, member: str, method: str, path: str, content: bytes, headers: Mapping[str, str]
     ) -> Reply:
-        client, body = await self._connected(), bytearray()
-        url = self._url(member, path)
-        async with client.stream(method, url, content=content, headers=headers) as response:
+        response, body = await self._begin(member, method, path, content, headers), bytearray()
+        try:
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_REPLY:
                     raise TooMuch(f"etcd at {member} answers more than {MAX_REPLY} bytes")
-            return Reply(member, response.status_code, response.headers, bytes(body))
+        finally:
+            await response.aclose()
+        return Reply(member, response.status_code, response.headers, bytes(body))
 
-    def _url(self, member: str, path: str) -> str:
-        return f"{'https' if self._tls else 'http'}://{member}{path}"
+    async def _begin(
+        self,
+        member: str,
+        method: str,
+        path: str,
+        content: bytes,
+        headers: Mapping[str, str] | None,
+    ) -> httpx.Response:
+        """Return an answer whose head is read; the caller closes it.
 
-    async def _connected(self) -> httpx.AsyncClient:
-        if self._outdated and self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
-        if self._client is None:
+        Not by a client of httpx: it would write a log line for every question.
+        """
+        url = f"{'https' if self._tls else 'http'}://{member}{path}"
+        fields = {"accept-encoding": "identity", **(headers or {})}
+        request = httpx.Request(method, url, content=content, headers=fields)
+        connections = await self._connected()
+        return await connections.handle_async_request(request)
+
+    async def _connected(self) -> httpx.AsyncHTTPTransport:
+        if self._outdated:
+            self._outdated = False
+            await self.close()
+        if self._connections is None:
             try:
                 # Without TLS this context trusts nobody, and is not used either.
                 context = (
@@ -174,20 +187,14 @@ class EtcdHttp:
                 )
             except TlsError as error:
                 raise Unavailable(f"etcd: {error}") from error
-            self._files, self._outdated = _changes(self._tls), False
-            transport = httpx.AsyncHTTPTransport(
+            self._files = _changes(self._tls)
+            self._connections = httpx.AsyncHTTPTransport(
                 verify=context,
                 trust_env=False,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=_AT_ONCE),
                 socket_options=_KEEP_ALIVE,
             )
-            self._client = httpx.AsyncClient(
-                transport=transport,
-                timeout=None,  # every wait has one of ours
-                trust_env=False,
-                headers={"accept-encoding": "identity"},
-            )
-        return self._client
+        return self._connections
 
     def _unavailable(self, member: str, error: Exception, seconds: float) -> Unavailable:
         reasons = list(_causes(error))

@@ -77,9 +77,12 @@ class Keeper:
                 raise
             hold.deadline = _NEVER if ttl is None else started + ttl
             hold.renewed()
+            if self._holds.get(key) is not hold:  # closed meanwhile
+                await self._store.remove([key])
+                return
         if min(hold.due, hold.deadline) < self._looks:
             self._sooner.set()
-        if ttl is not None and self._task is None:
+        if ttl is not None and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
     async def drop(self, key: str) -> None:

@@ -63,9 +63,9 @@ class Store(ABC):
         snapshot = await self._read(prefix, sure)
         if not sure and snapshot.position.revision < seen:  # this member is behind the others
             sure, snapshot = True, await self._read(prefix, True)
-        # What is sure may also be less than before: in a cluster that began anew.
-        known = 0 if sure else self._seen
-        self._seen = max(known, snapshot.position.revision)
+        if sure and snapshot.position.revision < seen:  # the cluster began anew
+            self._seen = snapshot.position.revision
+        self.saw(snapshot.position.revision)
         return snapshot
 
     def saw(self, revision: int) -> None:

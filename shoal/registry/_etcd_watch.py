@@ -76,6 +76,8 @@ class Watch:
             async with asyncio.TaskGroup() as group:
                 for follower in self._followers:
                     group.create_task(follower.run())
+        except ExceptionGroup as errors:
+            self._failure = errors.exceptions[0]
         except Exception as error:
             self._failure = error
         finally:
