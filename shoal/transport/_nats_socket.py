@@ -23,7 +23,7 @@ ID = "shoal.transport"
 # Shoal's own words stand in a header of NATS, which Go Micro's transport does not look at: with
 # the first message of a client, and on empty messages that are sent to other Shoal peers only.
 WORD = "Shoal-Socket"
-HELLO, PING, CLOSE = "hello", "ping", "close"
+HELLO, PING, PONG, CLOSE = "hello", "ping", "pong", "close"
 
 
 class _Wire(msgspec.Struct):
@@ -77,6 +77,7 @@ class NatsSocket(Socket):
         self._inbox = Inbox(self._loop)
         self._unread = 0
         self._ended = False
+        self._gone = False  # whether the peer has ended it, or cannot be reached
         self._closed = False
         self._receiving = False
         self._shoal = False  # whether the peer is known to understand words
@@ -96,7 +97,7 @@ class NatsSocket(Socket):
     async def send(self, message: Message) -> None:
         payload = encode(message)
         if self._ended:
-            raise self._gone()
+            raise self._late()
         headers = None
         if self._listener is None and not self._shoal:
             headers = {WORD: HELLO}
@@ -133,7 +134,7 @@ class NatsSocket(Socket):
         self._closed = True
         # A server that has not said anything may be Shoal's and still run the request; one of Go
         # Micro ends its socket when it reads a message without content.
-        if not self._ended and (self._shoal or (self._listener is None and self._unanswered)):
+        if not self._gone and (self._shoal or (self._listener is None and self._unanswered)):
             self.say(CLOSE)
         self.end(ConnectionClosed("the socket was closed", id=ID))
         self._transport.link.forget(self.reply)
@@ -151,12 +152,14 @@ class NatsSocket(Socket):
         if nobody(message):
             gone = ConnectionClosed(f"nobody listens at {self.remote} any more", id=ID)
             gone.unsent = self._listener is None and self._unanswered == 1
-            self.end(gone)
+            self.lose(gone)
             return
         word = word_of(message)
         self._shoal = self._shoal or bool(word)
         if word == CLOSE:
-            self.end(ConnectionClosed(f"{self.remote} closed", id=ID))
+            self.lose(ConnectionClosed(f"{self.remote} closed", id=ID))
+        elif word == PING:
+            self.say(PONG)
         elif message.data or not word:
             self._take_message(message.data)
 
@@ -176,6 +179,11 @@ class NatsSocket(Socket):
         self._unread += size
         # The receiving task must not be resumed inside the one that calls this.
         self._loop.call_soon(self._inbox.put, received)
+
+    def lose(self, error: ConnectionClosed) -> None:
+        """Let receiving fail because the peer is gone."""
+        self._gone = True
+        self.end(error)
 
     def end(self, error: Error) -> None:
         """Let receiving fail with this error once what came is used up."""
@@ -206,7 +214,7 @@ class NatsSocket(Socket):
         if callback is not None:
             callback()
 
-    def _gone(self) -> ConnectionClosed:
+    def _late(self) -> ConnectionClosed:
         error = ConnectionClosed(f"the conversation with {self.remote} has ended", id=ID)
         error.unsent = True
         return error

@@ -65,8 +65,8 @@ class NatsTransport(Transport):
     async def dial(self, address: str) -> Socket:
         check_subject(address, "address", ID)
         socket = NatsSocket(self, address)
-        await self.acquire(socket)
         try:
+            await self.acquire(socket)
             await self.link.ready()
         except BaseException as error:
             await self.release(socket)
@@ -82,8 +82,8 @@ class NatsTransport(Transport):
             address = f"{self.link.settings.inbox}.{secrets.token_hex(11)}"
         check_subject(address, "address", ID)
         listener = NatsListener(self, address, accept)
-        await self.acquire(listener)
         try:
+            await self.acquire(listener)
             listener.interest = await self.link.subscribe(address, listener.take)
         except BaseException as error:
             await self.release(listener)
@@ -95,16 +95,10 @@ class NatsTransport(Transport):
     # The connection, which is there while somebody uses it
 
     async def acquire(self, user: object) -> None:
-        """Connect for a socket or listener; raises Unavailable."""
+        """Connect for a socket or listener, to be released in any case; raises Unavailable."""
         async with self._lock:
             self._users.add(user)
-            try:
-                await self.link.open()
-            except BaseException as error:
-                self._users.discard(user)
-                if isinstance(error, Unavailable):
-                    raise Unavailable(str(error), id=ID) from error
-                raise
+            await self.link.open()
 
     async def release(self, user: object) -> None:
         """Let a connection go that nobody else uses."""
@@ -136,7 +130,7 @@ class NatsTransport(Transport):
 
     def _lost(self, error: Unavailable) -> None:
         for socket in list(self._sockets):
-            socket.end(ConnectionClosed(str(error), id=ID))
+            socket.lose(ConnectionClosed(str(error), id=ID))
 
 
 class NatsListener(Listener):
