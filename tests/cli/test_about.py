@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import platform
 import shutil
@@ -10,7 +11,6 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from shoal import plugins
 from shoal.cli import about
 
 from .conftest import Greeter, Invoke, shoal_process
@@ -44,7 +44,7 @@ def test_plugins_of_others_and_those_that_lack_something(
         EntryPoint("zebra", "json:JSONDecoder", "shoal.registry"),
         EntryPoint("broken", "no_such_library:Thing", "shoal.registry"),
     ]
-    for module in (plugins, about):
+    for module in (importlib.metadata, about):
         monkeypatch.setattr(module, "entry_points", lambda group: points)
     found = {one["name"]: one for one in json.loads(invoke("plugins", "registry", "--json").stdout)}
     assert found["zebra"]["installed"]
@@ -94,7 +94,7 @@ def test_names_are_completed(greeter: Greeter) -> None:
 
 def test_flags_are_completed() -> None:
     assert completed("services", "--registry-a") == ["--registry-address"]
-    assert completed("services", "--registry", "m") == ["mdns", "memory"]
+    assert completed("services", "--registry", "m") == ["mdns", "memory", "multi"]
 
 
 def test_what_goes_wrong_completes_to_nothing() -> None:
