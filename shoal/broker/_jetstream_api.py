@@ -169,10 +169,10 @@ def read(data: bytes) -> dict[str, Any]:
         answer = _decode(data)
     except msgspec.DecodeError as error:
         raise Unavailable(f"JetStream said what nobody understands: {error}", id=ID) from None
-    error = answer.get("error")
-    if isinstance(error, dict):
-        refused = Refused(f"JetStream: {error.get('description')}", id=ID)
-        refused.code, refused.number = int(error.get("code", 0)), int(error.get("err_code", 0))
+    said = answer.get("error")
+    if isinstance(said, dict):
+        refused = Refused(f"JetStream: {said.get('description')}", id=ID)
+        refused.code, refused.number = int(said.get("code", 0)), int(said.get("err_code", 0))
         raise refused
     return answer
 

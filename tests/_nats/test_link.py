@@ -296,7 +296,7 @@ async def test_credentials_are_rotated() -> None:
 async def test_an_nkey_is_shown(tmp_path: Any) -> None:
     need(NatsServer)
     seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
-    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    public = bytes(nkeys.from_seed(bytearray(seed)).public_key).decode()
     path = tmp_path / "user.nk"
     path.write_bytes(seed)
     async with NatsServer(f"authorization {{ users: [ {{ nkey: {public} }} ] }}\n") as server:

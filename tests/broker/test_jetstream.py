@@ -422,7 +422,11 @@ async def test_a_consumer_that_was_deleted_is_made_again(server: NatsServer) -> 
         for subscription, inbox in ((first, mail), (second, everyone)):
             assert isinstance(subscription, JetStreamSubscription)
             await inbox.has(2)
-            await until(lambda: subscription.restored == 1)  # noqa: B023
+
+            def restored(one: JetStreamSubscription = subscription) -> bool:
+                return one.restored == 1
+
+            await until(restored)
             assert inbox.bodies == [event(0).body, event(1).body]
         await broker.api.ask(f"STREAM.DELETE.{stream}")
         await broker.publish(topic, event(2))

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from shoal import plugins
 from shoal.cli import about
 
 from .conftest import Greeter, Invoke, shoal_process
