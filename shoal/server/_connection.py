@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from shoal import context, wire
 from shoal.codec import Codec
 from shoal.endpoints import Method
-from shoal.errors import BadRequest, ConnectionClosed, Error, NotFound, TooManyRequests, Unavailable
+from shoal.errors import (
+    BadRequest,
+    ConnectionClosed,
+    Error,
+    NotFound,
+    TooLarge,
+    TooManyRequests,
+    Unavailable,
+)
 from shoal.message import Message
 from shoal.server._incoming import Incoming, late, unexpected
 from shoal.server._isolated import isolated
@@ -48,8 +56,14 @@ class Connection:
                 self._running = True
                 reply = await isolated(base.copy(), answer(message))
                 self._running = False
-                if reply is not None:
+                if reply is None:
+                    continue
+                try:
                     await socket.send(reply)
+                except (BadRequest, TooLarge) as error:  # nothing went out: the caller is told why
+                    header = message.header
+                    failed = self._server.failed(header, error, self._codec(header))
+                    await socket.send(failed)
         except ConnectionClosed:
             return
         except asyncio.CancelledError:

@@ -107,6 +107,8 @@ class NatsSocket(Socket):
             await self._transport.link.publish(
                 self.remote, payload, reply=self.reply, headers=headers, confirm=False
             )
+        except TooLarge as error:
+            raise TooLarge(error.detail, id=ID) from error  # and so it is on every other node
         except Unavailable as error:
             gone = ConnectionClosed(f"{self.remote}: {error}", id=ID)
             gone.unsent = error.unsent

@@ -186,9 +186,8 @@ async def test_what_is_no_message_ends_its_socket_only(server: NatsServer, data:
 async def test_what_is_too_large_is_refused_on_both_sides(server: NatsServer) -> None:
     async with echoing(server, max_message=1000) as (transport, listener, echo):
         socket = await transport.dial(listener.address)
-        with pytest.raises(TooLarge, match="too large for this NATS server") as caught:
+        with pytest.raises(TooLarge, match="too large for this NATS server"):
             await socket.send(Message({}, bytes(1_000_000)))
-        assert caught.value.unsent
         await socket.send(Message({}, bytes(1000)))
         assert len((await socket.recv()).body) == 1000
         await socket.send(Message({}, bytes(1001)))
