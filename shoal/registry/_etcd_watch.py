@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 _UNREAD = 256  # changes; then etcd keeps what comes
 _PATIENCE = 5.0  # seconds of silence until the member is asked whether it is alive
 _BACKOFF = 2.0  # seconds at most between two tries
+GRACE = 30.0  # seconds that nodes have to register again in a cluster that lost everything
 
 Decode = Callable[[str, bytes], Record | None]
 
@@ -100,18 +101,27 @@ class _Follower:
         self._put = put
         self._known: dict[str, bytes] = {}
         self._position: Position | None = None
-        self._heard = 0.0  # when, in the time of the event loop
+        # Times of the event loop: when it was heard, and until when what is missing may come back.
+        self._heard = 0.0
+        self._doubtful: float | None = None
         self._began = False  # the member has accepted to be followed
         self.error: Exception | None = None
 
     async def sync(self) -> None:
         """Read all, and tell what is different from what was known."""
         snapshot = await self._store.read(self._prefix, sure=self._position is not None)
-        first, self._position = self._position is None, snapshot.position
-        if first:
+        before, self._position = self._position, snapshot.position
+        if before is None:
             self._known = dict(snapshot.values)
-        else:
-            for event in _differences(self._known, snapshot.values):
+            return
+        now = asyncio.get_running_loop().time()
+        if snapshot.position.revision < before.revision:
+            # A cluster that began anew knows nobody. Its nodes live on, and will say so.
+            self._doubtful = now + GRACE
+        elif self._doubtful is not None and now >= self._doubtful:
+            self._doubtful = None
+        for event in _differences(self._known, snapshot.values):
+            if event.value is not None or self._doubtful is None:
                 await self._apply(event)
 
     async def run(self) -> None:
@@ -147,6 +157,8 @@ class _Follower:
         try:
             while not task.done():
                 await asyncio.wait([task], timeout=_PATIENCE)
+                if self._doubtful is not None and loop.time() >= self._doubtful:
+                    raise HistoryLost("whoever has not come back in time is gone")
                 if not task.done() and loop.time() - self._heard >= _PATIENCE:
                     await self._store.probe(member)
             task.result()
@@ -166,9 +178,7 @@ class _Follower:
             self._position = Position(events[-1].revision, self._position.term)
 
     async def _apply(self, event: Event) -> None:
-        before = self._known.pop(event.key, None)
-        if event.value is not None:
-            self._known[event.key] = event.value
+        before = self._known.get(event.key)
         if event.value == before:
             return
         was = None if before is None else self._decode(event.key, before)
@@ -177,6 +187,11 @@ class _Follower:
             await self._put(Change("create" if was is None else "update", now))
         elif was is not None:
             await self._put(Change("delete", was))
+        # Not before it is told: if that is cancelled, it is told the next time.
+        if event.value is None:
+            del self._known[event.key]
+        else:
+            self._known[event.key] = event.value
 
 
 def _differences(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[Event]:
