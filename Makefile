@@ -1,6 +1,7 @@
 # Each target does its own set-up: a virtual environment, the packages, the Go peers.
 #   make demo    start a service and call it by name
 #   make test    the whole test suite, with Go Micro as the peer where Go is present
+#   make test-servers  the plugins for other servers, which it installs where it may
 #   make check   format, lint, types, import rules, documentation, speed against a bare probe
 #   make bench   compare the speed with other frameworks
 PYTHON ?= python3
@@ -11,7 +12,12 @@ TESTS ?= tests
 PYTEST ?= -n 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test check format bench clean
+SERVER_TESTS ?= tests/_nats tests/_rabbitmq \
+	$(wildcard tests/*/test_consul*.py tests/*/test_dns.py tests/*/test_etcd*.py) \
+	$(wildcard tests/*/test_jetstream*.py tests/*/test_multi*.py tests/*/test_nats*.py) \
+	$(wildcard tests/*/test_rabbitmq*.py tests/*/test_redis*.py)
+
+.PHONY: demo test test-servers check format bench clean
 
 $(VENV)/made:
 	@echo "--- a virtual environment in $(VENV)"
@@ -34,9 +40,14 @@ demo: $(VENV)/installed
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/developed
-	@$(BIN)/python -m tests.servers
 	@command -v go >/dev/null || echo "--- Go is not here: the tests with Go Micro are left out"
-	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+	SHOAL_SERVERS=no $(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+# The plugins for etcd, Consul, NATS, RabbitMQ, Redis and DNS against real servers, one file after
+# another: they stop, freeze and restart what they talk to.
+test-servers: $(VENV)/developed
+	@$(BIN)/python -m tests.servers
+	$(BIN)/python -m pytest $(SERVER_TESTS)
 
 check: $(VENV)/developed
 	$(BIN)/ruff format --check .
