@@ -85,6 +85,7 @@ async def connect(
         if task is not None and task.cancelling() > cancelled:
             raise asyncio.CancelledError  # which Python 3.11's wait_for may have lost
         _check(client, server)
+        _pace(client)
     except (OSError, TimeoutError, ValueError, nats.errors.Error) as error:
         await discard(client, graceful=False)
         cause = failures[0] if isinstance(error, nats.errors.NoServersError) and failures else error
@@ -121,6 +122,22 @@ def _check(client: Client, server: Server) -> None:
     if (version.major, version.minor) < OLDEST:
         needed = ".".join(map(str, OLDEST))
         raise Unavailable(f"{server.where} runs {version!r}: NATS {needed} or newer is needed")
+
+
+def _pace(client: Client) -> None:
+    """Let those who send wait for a server that does not read.
+
+    In Python 3.12.0 to 3.12.7 and 3.13.0 `writelines`, which nats-py uses, tells nobody that its
+    buffer is full (CVE-2024-12254).
+    """
+    transport = client._transport
+    if transport is not None:
+        write = transport.write
+
+        def writelines(payload: list[bytes]) -> None:
+            write(b"".join(payload))
+
+        transport.writelines = writelines  # type: ignore[method-assign]  # that is what is meant
 
 
 def sentence(where: str, error: Exception) -> str:

@@ -258,12 +258,12 @@ async def test_an_event_that_kills_its_subscriber_is_dead_in_the_end(server: Nat
             )
             assert process.stdout is not None
             try:
-                assert await process.stdout.readline() == b"ready\n"
                 if not killed:
+                    assert await process.stdout.readline() == b"ready\n"
                     await broker.publish(topic, Message({}, b"before"))
                     await broker.publish(topic, Message({}, b"poison"))
                     assert await process.stdout.readline() == b"before\n"
-                assert await process.stdout.readline() == b"poison\n"
+                assert b"poison\n" in await process.stdout.read()
                 assert await process.wait() == 7
                 killed += 1
             finally:
