@@ -1,6 +1,12 @@
 """Which tests are collected."""
 
+import contextlib
 import os
+import signal
+
+# Started in the background, a process ignores interrupts, and so would the programs under test.
+with contextlib.suppress(ValueError):  # not the main thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _OF_SERVERS = [  # what needs a server for every test it has
     "interop/test_consul.py",
