@@ -25,6 +25,7 @@ CHECK = 10.0  # seconds between two looks whether the consumer is still there
 ACK, TERM, PROGRESS = b"+ACK", b"+TERM", b"+WPI"
 _ACK_TOKENS = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<number>.<time>.<pending>
 _BEFORE_CONSUMER = 3
+_DONE = 4096  # events handled of late that are known again
 
 
 @dataclass(slots=True)
@@ -34,6 +35,8 @@ class Event(Message):
     reply: str = ""
     attempt: int = 1
     sequence: int = 0
+    stored: str = ""
+    """When the server stored it, which tells events of a stream that was made anew apart."""
 
 
 class JetStreamSubscription(LocalSubscription):
@@ -50,6 +53,7 @@ class JetStreamSubscription(LocalSubscription):
         self._interest: Interest | None = None
         self._stream = self._created = self._consumer = ""
         self._held: dict[int, Event] = {}  # by place in the stream
+        self._done: dict[tuple[int, str], None] = {}  # the oldest first
         self._last = 0
         self._wake = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -155,7 +159,14 @@ class JetStreamSubscription(LocalSubscription):
             return  # a word of the server's
         # With a domain and an account two come before, and a random one after.
         first = _BEFORE_CONSUMER + (2 if len(tokens) > _ACK_TOKENS else 0)
-        attempt, sequence = int(tokens[first + 1]), int(tokens[first + 2])
+        attempt, sequence, stored = (
+            int(tokens[first + 1]),
+            int(tokens[first + 2]),
+            tokens[first + 4],
+        )
+        if (sequence, stored) in self._done:  # a server that crashed has forgotten that
+            self._owner.link.publish_soon(message.reply, ACK)
+            return
         known = self._held.get(sequence)
         if known is not None:  # it took so long that it came again, and is handled already
             known.reply, known.attempt = message.reply, attempt
@@ -166,7 +177,7 @@ class JetStreamSubscription(LocalSubscription):
             logger.warning("an event of %r is none and was dropped: %s", self.topic, error)
             self._owner.link.publish_soon(message.reply, TERM)
             return
-        event = Event(decoded.header, decoded.body, None, message.reply, attempt, sequence)
+        event = Event(decoded.header, decoded.body, None, message.reply, attempt, sequence, stored)
         if self.ended or not self._line.offer(event):
             self._owner.link.publish_soon(message.reply, nak(0))
             return
@@ -196,6 +207,10 @@ class JetStreamSubscription(LocalSubscription):
                 answer = ACK
         finally:
             self._held.pop(message.sequence, None)
+            if answer in (ACK, TERM):
+                self._done[message.sequence, message.stored] = None
+                if len(self._done) > _DONE:
+                    del self._done[next(iter(self._done))]
             await self._answer(message, answer)
 
     async def _failed(self, event: Event, error: BaseException) -> bytes:

@@ -105,6 +105,7 @@ async def test_what_is_no_event_is_counted_and_nothing_else(
         large = b'{"Body":"%s"}' % (b"AAAA" * 1000)
         for data in (b"", b"no JSON", b"[]", b'{"Body":1}', b"\xff", large):
             await client.publish(topic, data)
+        await client.flush()
         await broker.publish(topic, event(1))
         await inbox.has(1)
         assert inbox.bodies == [event(1).body]
