@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+RENEWAL = 1.0  # seconds for which files that were looked at count as unchanged
+PATIENCE = 1.0  # seconds a handshake waits for a disk that does not answer
 
 
 class TlsError(Exception):
@@ -91,6 +99,80 @@ class Tls:
             context.load_verify_locations(self.ca_file)
         except ssl.SSLError as error:
             raise TlsError(f"the TLS authority {self.ca_file!r} is no PEM certificate") from error
+
+
+class LiveContext:
+    """A context that is made anew once the files it was made from have changed.
+
+    A certificate is renewed by replacing its files, or the symlink to them. They are looked at
+    when a connection is made, in a thread, at most once a second; connections that stand go on.
+    New files that cannot be used are logged, and the old certificate stays.
+    """
+
+    def __init__(self, tls: Tls, make: Callable[[], ssl.SSLContext]) -> None:
+        """Make the first context with `make`; raises TlsError as that does."""
+        self._files = tuple(path for path in (tls.cert_file, tls.key_file, tls.ca_file) if path)
+        self._make = make
+        self._state = _state(self._files)
+        self._context = make()
+        self._looked = -RENEWAL
+        self._looking: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"LiveContext({', '.join(self._files)})"
+
+    async def current(self) -> ssl.SSLContext:
+        """Return the context for the next handshake. Never raises."""
+        if self._files:
+            loop = asyncio.get_running_loop()
+            now, looking = loop.time(), self._looking
+            if looking is not None and looking.get_loop() is not loop:
+                looking = None  # one that was closed, or another that looks for itself
+            if looking is None and not 0 <= now - self._looked < RENEWAL:
+                self._looked = now
+                looking = self._looking = loop.run_in_executor(None, self._renew)
+                looking.add_done_callback(self._seen)
+            if looking is not None:
+                await asyncio.wait({looking}, timeout=PATIENCE)
+        return self._context
+
+    def _seen(self, looking: asyncio.Future[None]) -> None:
+        if self._looking is looking:
+            self._looking = None
+        if not looking.cancelled() and (error := looking.exception()) is not None:
+            logger.error("the TLS certificates cannot be renewed", exc_info=error)
+
+    def _renew(self) -> None:
+        state = _state(self._files)
+        if state == self._state:
+            return
+        try:
+            try:
+                context = self._make()
+            except TlsError:
+                again = _state(self._files)
+                if again == state:
+                    raise
+                state, context = again, self._make()  # in the middle of being replaced
+        except TlsError as error:
+            logger.error("%s; what was read before stays in use", error)
+        else:
+            self._context = context
+            logger.info("new TLS certificates are in use: %s", ", ".join(self._files))
+        self._state = state
+
+
+def _state(files: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return what differs once a file, or what its path leads to, has been replaced."""
+    found: list[tuple[int, ...]] = []
+    for path in files:
+        try:
+            status = os.stat(path)
+        except OSError:
+            found.append(())
+        else:
+            found.append((status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
+    return found
 
 
 def _finished(context: ssl.SSLContext, alpn: Sequence[str]) -> ssl.SSLContext:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from shoal.errors import BadRequest, Unavailable
+from shoal.tls import LiveContext
 from shoal.transport import Accept, Listener
 from shoal.transport._accepted import AcceptedSockets
 from shoal.transport._address import candidates, join, one
@@ -33,7 +34,7 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 async def dial(
-    address: str, protocol: Callable[[], P], context: ssl.SSLContext | None, timeout: float
+    address: str, protocol: Callable[[], P], secure: LiveContext | None, timeout: float
 ) -> P:
     """Connect to `host:port` within seconds; an empty host is this machine.
 
@@ -41,9 +42,10 @@ async def dial(
     """
     host, port = one(address)
     # Where the loop has a timeout of its own for the handshake, it must not be the one that fires.
-    own: dict[str, Any] = {"ssl_handshake_timeout": timeout + 1} if context else {}
+    own: dict[str, Any] = {"ssl_handshake_timeout": timeout + 1} if secure else {}
     try:
         async with asyncio.timeout(timeout):
+            context = await secure.current() if secure else None
             transport, connection = await asyncio.get_running_loop().create_connection(
                 protocol, host or "localhost", port, ssl=context, **own
             )
@@ -74,12 +76,12 @@ class TcpListener(Listener):
         self,
         accept: Accept,
         make: Callable[[], Connection],
-        context: ssl.SSLContext | None,
+        secure: LiveContext | None,
         handshake_timeout: float,
     ) -> None:
         self.address = ""
         self._make = make
-        self._context = context
+        self._secure = secure
         self._handshake_timeout = handshake_timeout
         self._loop = asyncio.get_running_loop()
         self._listening: list[tcp.socket] = []
@@ -151,13 +153,15 @@ class TcpListener(Listener):
         self._pause = self._loop.call_later(PAUSE, self._watch)
 
     async def _serve(self, socket: tcp.socket, peer: str) -> None:
+        # Until it is discarded, closing the listener closes it.
+        context = await self._secure.current() if self._secure else None
         self._arrived.discard(socket)
-        limit = {"ssl_handshake_timeout": self._handshake_timeout} if self._context else {}
+        limit = {"ssl_handshake_timeout": self._handshake_timeout} if self._secure else {}
         # Made here, since uvloop with TLS returns a protocol of its own.
         connection = self._make()
         try:
             await self._loop.connect_accepted_socket(
-                lambda: connection, socket, ssl=self._context, **limit
+                lambda: connection, socket, ssl=context, **limit
             )
         except (OSError, TimeoutError) as error:
             logger.info("no connection from %s: %s", peer, error or "it went away")

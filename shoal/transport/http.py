@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 
-from shoal.tls import Tls
+from shoal.tls import LiveContext, Tls
 from shoal.transport import Accept, Listener, Socket, Transport
 from shoal.transport._http1 import BUFFER, ClientSocket, ServerSocket
 from shoal.transport._tcp import TcpListener, dial
@@ -29,7 +28,7 @@ class HttpTransport(Transport):
         read_timeout: float = 30.0,
     ) -> None:
         self._tls = tls
-        self._client_ssl: ssl.SSLContext | None = None
+        self._secure: LiveContext | None = None
         self._max_message = max_message
         self._dial_timeout = dial_timeout
         self._read_timeout = read_timeout
@@ -39,15 +38,13 @@ class HttpTransport(Transport):
         return f"HttpTransport(tls={self._tls!r}, max_message={self._max_message})"
 
     async def dial(self, address: str) -> Socket:
-        if self._tls is not None and self._client_ssl is None:
-            self._client_ssl = self._tls.client_context()
-        return await dial(
-            address, lambda: self._dialled(address), self._client_ssl, self._dial_timeout
-        )
+        if self._tls is not None and self._secure is None:
+            self._secure = LiveContext(self._tls, self._tls.client_context)
+        return await dial(address, lambda: self._dialled(address), self._secure, self._dial_timeout)
 
     async def listen(self, address: str, accept: Accept) -> Listener:
-        context = self._tls.server_context() if self._tls else None
-        listener = TcpListener(accept, self._accepted, context, self._dial_timeout)
+        secure = LiveContext(self._tls, self._tls.server_context) if self._tls else None
+        listener = TcpListener(accept, self._accepted, secure, self._dial_timeout)
         await listener.open(address)
         return listener
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import os
+import ssl
+import threading
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shoal.errors import BadRequest, ConnectionClosed, Error, Unavailable
 from shoal.message import Message
 from shoal.testing.conformance.transport import TransportConformance
-from shoal.tls import Tls, TlsError
+from shoal.tls import LiveContext, Tls, TlsError
 from shoal.transport import Transport
 from shoal.transport.http import HttpTransport
 from tests.test_tls import Authority
@@ -211,3 +217,192 @@ async def test_closing_one_of_two_sockets_while_the_other_parses(tls: Tls) -> No
         await closing
         assert [message.body for message in left] == [b"first %d" % n for n in range(200)]
         await first.close()
+
+
+# Certificates that are renewed while connections stand
+
+
+class Mounted:
+    """A folder with certificate and key that is replaced as Kubernetes replaces a mounted secret.
+
+    `certificate` and `key` are symlinks into `current`, itself one to a folder of a generation.
+    """
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self.folder = folder
+        self._authority = authority
+        self._generations = itertools.count()
+        self.renew()
+        for name in ("certificate", "key"):
+            (folder / name).symlink_to(f"current/{name}")
+        self.tls = Tls(
+            cert_file=str(folder / "certificate"),
+            key_file=str(folder / "key"),
+            ca_file=authority.file,
+            client_auth=True,
+        )
+
+    def renew(self, *, broken: bool = False) -> str:
+        """Switch to a new generation, and return the name its certificate has."""
+        name = f"generation-{next(self._generations)}"
+        certificate, key = self._authority.issue(name)
+        if broken:
+            key = self._authority.issue(f"{name}-other")[1]
+        generation = self.folder / name
+        generation.mkdir()
+        Path(certificate).rename(generation / "certificate")
+        Path(key).rename(generation / "key")
+        link = self.folder / "next"
+        link.symlink_to(name)
+        link.replace(self.folder / "current")
+        return name
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, authority: Authority) -> Mounted:
+    return Mounted(tmp_path, authority)
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have files looked at for every connection."""
+    monkeypatch.setattr("shoal.tls.RENEWAL", 0.0)
+
+
+def common_name(socket: Any) -> str:
+    """Return whose certificate the peer of a client's socket has shown."""
+    subject = socket._transport.get_extra_info("peercert")["subject"]
+    return str(dict(pair for part in subject for pair in part)["commonName"])
+
+
+def join_files(target: Path, *sources: str) -> None:
+    target.write_bytes(b"".join(Path(source).read_bytes() for source in sources))
+
+
+@contextlib.asynccontextmanager
+async def connected(tls: Tls, address: tuple[str, int]) -> AsyncIterator[Any]:
+    async with asyncio.timeout(PATIENCE):
+        socket = await HttpTransport(tls=tls).dial("{}:{}".format(*address))
+        try:
+            yield socket
+        finally:
+            await socket.close()
+
+
+async def ask(socket: Any) -> bytes:
+    async with asyncio.timeout(PATIENCE):
+        await socket.send(Message({}, b"hello"))
+        body: bytes = (await socket.recv()).body
+        return body
+
+
+@pytest.mark.usefixtures("eager")
+async def test_new_files_are_used_by_new_connections_and_old_ones_go_on(
+    mounted: Mounted, tls: Tls
+) -> None:
+    async with serving(tls=mounted.tls) as address, connected(tls, address) as old:
+        assert common_name(old) == "generation-0"
+        for number in (1, 2):
+            mounted.renew()
+            async with connected(tls, address) as new:
+                assert common_name(new) == f"generation-{number}"
+                assert await ask(new) == b"hello"
+            assert await ask(old) == b"hello"
+
+
+@pytest.mark.usefixtures("eager")
+async def test_a_client_shows_its_new_certificate(
+    mounted: Mounted, tls: Tls, authority: Authority
+) -> None:
+    shown: list[str] = []
+
+    async def note(socket: Any) -> None:
+        shown.append(common_name(socket))
+        await socket.send(await socket.recv())
+
+    server = Tls(
+        cert_file=tls.cert_file, key_file=tls.key_file, ca_file=authority.file, client_auth=True
+    )
+    listener = await HttpTransport(tls=server).listen("127.0.0.1:0", note)
+    client = HttpTransport(tls=mounted.tls)
+    for _ in range(2):
+        socket = await client.dial(listener.address)
+        assert await ask(socket) == b"hello"
+        await socket.close()
+        mounted.renew()
+    await listener.close()
+    assert shown == ["generation-0", "generation-1"]
+
+
+@pytest.mark.usefixtures("eager")
+async def test_bad_new_files_keep_the_old_certificate(
+    mounted: Mounted, tls: Tls, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tls=mounted.tls) as address:
+        mounted.renew(broken=True)
+        for _ in range(3):
+            async with connected(tls, address) as socket:
+                assert common_name(socket) == "generation-0"
+                assert await ask(socket) == b"hello"
+        (error,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert "does not belong to the certificate" in error.getMessage()
+        assert "stays in use" in error.getMessage()
+        (mounted.folder / "current").unlink()  # not even there
+        async with connected(tls, address) as socket:
+            assert common_name(socket) == "generation-0"
+        mounted.renew()
+        async with connected(tls, address) as socket:
+            assert common_name(socket) == "generation-2"
+
+
+@pytest.mark.usefixtures("eager")
+async def test_a_new_authority_is_trusted(tls: Tls, authority: Authority, tmp_path: Path) -> None:
+    trusted = tmp_path / "trusted.pem"
+    join_files(trusted, authority.file)
+    other = Authority(tmp_path, "other")
+    stranger = identity(other, "stranger")
+    server = Tls(
+        cert_file=tls.cert_file, key_file=tls.key_file, ca_file=str(trusted), client_auth=True
+    )
+    client = Tls(cert_file=stranger.cert_file, key_file=stranger.key_file, ca_file=authority.file)
+    async with serving(tls=server) as address:
+        with pytest.raises((ConnectionClosed, Unavailable)):
+            await exchange(client, address)
+        join_files(trusted, authority.file, other.file)
+        assert await exchange(client, address) == b"hello"
+
+
+async def test_files_are_looked_at_once_a_second_and_not_in_the_loop(
+    mounted: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[int] = []
+    real = os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(str(mounted.folder)):
+            where.append(threading.get_ident())
+        return real(path, **options)
+
+    live = LiveContext(mounted.tls, mounted.tls.server_context)
+    monkeypatch.setattr("shoal.tls.os.stat", stat)
+    monkeypatch.setattr("shoal.tls.RENEWAL", 3600.0)
+    live._looked = -4000.0
+    first = await live.current()
+    assert all([await live.current() is first for _ in range(100)])
+    assert len(where) == 2
+    assert threading.get_ident() not in where
+
+
+async def test_a_disk_that_hangs_delays_one_handshake(
+    mounted: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveContext(mounted.tls, mounted.tls.server_context)
+    stuck = threading.Event()
+    monkeypatch.setattr("shoal.tls._state", lambda files: stuck.wait(PATIENCE) and [])
+    monkeypatch.setattr("shoal.tls.PATIENCE", 0.01)
+    try:
+        async with asyncio.timeout(PATIENCE / 2):
+            for _ in range(10):
+                assert isinstance(await live.current(), ssl.SSLContext)
+    finally:
+        stuck.set()
