@@ -4,6 +4,7 @@
 #   make test-servers  the plugins for other servers, which it installs where it may
 #   make check   format, lint, types, import rules, documentation, speed against a bare probe
 #   make bench   compare the speed with other frameworks
+#   make reliability  prove what is promised under failure, and write docs/reliability.md
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ SERVER_TESTS ?= tests/_nats tests/_rabbitmq \
 	$(wildcard tests/*/test_jetstream*.py tests/*/test_multi*.py tests/*/test_nats*.py) \
 	$(wildcard tests/*/test_rabbitmq*.py tests/*/test_redis*.py)
 
-.PHONY: demo test test-servers check format bench clean
+.PHONY: demo test test-servers check format bench reliability clean
 
 $(VENV)/made:
 	@echo "--- a virtual environment in $(VENV)"
@@ -68,6 +69,11 @@ $(VENV)/bench: $(VENV)/installed bench/requirements.txt
 
 bench: $(VENV)/bench
 	$(BIN)/python -m bench $(BENCH)
+
+# Every promise, then again with the mechanism behind it switched off, which must be noticed.
+reliability: $(VENV)/developed
+	$(BIN)/python -m bench.reliability --json bench/reliability.json
+	$(BIN)/python -m bench.reliability --json bench/reliability.json --page docs/reliability.md --without
 
 clean:
 	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
