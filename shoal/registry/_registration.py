@@ -23,8 +23,13 @@ class Registration:
         self._ttl = ttl
         self._interval = interval
         self._task: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
         self.error: Exception | None = None
         """Why the registry may not know the record now, None if it does."""
+
+    def renew(self) -> None:
+        """Register again at once: somebody has reason to think that the registry forgot."""
+        self._asked.set()
 
     async def start(self) -> None:
         """Register, trying a few times, and go on doing so. Raises what the registry raises."""
@@ -60,7 +65,12 @@ class Registration:
             # Jitter, so that what started together does not renew together for ever; after a
             # failure soon again, while the old registration may still stand.
             pause = self._interval if self.error is None else min(self._interval, 5.0)
-            await asyncio.sleep(pause * random.uniform(0.9, 1.0))
+            try:
+                async with asyncio.timeout(pause * random.uniform(0.9, 1.0)):
+                    await self._asked.wait()
+            except TimeoutError:
+                pass
+            self._asked.clear()
             try:
                 await self._register()
             except Exception as error:

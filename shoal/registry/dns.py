@@ -31,6 +31,8 @@ class DnsRegistry(Registry):
     others find them only if DNS says so.
     """
 
+    tells_others = False  # of what is registered
+
     def __init__(
         self,
         address: str = "",

@@ -56,6 +56,9 @@ class MultiRegistry(Registry):
         self._parts = [*self._writers, *others]
         if not self._parts:
             raise BadRequest("multi: which registries? multi://mdns,etcd://10.0.0.1:2379")
+        self.tells_others = any(
+            getattr(one.registry, "tells_others", True) for one in self._writers
+        )
         self._timeout = timeout
         self._registered: dict[tuple[str, str], _Registered] = {}
         self._missing: dict[tuple[str, str], set[Part]] = {}  # writers a node is not known to

@@ -34,6 +34,8 @@ class StaticRegistry(Registry):
     others find them only if their address is in the list.
     """
 
+    tells_others = False  # of what is registered
+
     def __init__(self, address: str = "", *, interval: float = 1.0) -> None:
         """Take pairs, or the path of a file: what holds no `=`, or begins with `/`, `.` or `~`.
 

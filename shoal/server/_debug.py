@@ -45,6 +45,8 @@ class HealthResponse:
 @dataclass
 class StatsRequest:
     service: str = field(default="", metadata=_tag(1))
+    state: bool = field(default=False, metadata=_tag(2))
+    """Whether to tell the state too: Go's JSON refuses fields it does not know."""
 
 
 @dataclass
@@ -61,6 +63,16 @@ class StatsResponse:
     """Go's nanoseconds in collection; Python does not measure them, so the collections."""
     requests: int = field(default=0, metadata=_uint64(7))
     errors: int = field(default=0, metadata=_uint64(8))
+
+
+@dataclass
+class StateResponse(StatsResponse):
+    """What is asked for with `state`: Shoal's own addition to Go Micro's message."""
+
+    ready: str = field(default="", metadata=_tag(9))
+    """`ready`, or the reasons why not."""
+    state: dict[str, str] = field(default_factory=dict[str, str], metadata=_tag(10))
+    """Numbers of balancer, breakers, budget, pool, registration and the server itself."""
 
 
 @dataclass
@@ -123,13 +135,16 @@ class Debug:
         self._log.end()
 
     async def health(self, request: HealthRequest) -> HealthResponse:
-        """Tell whether the service takes requests."""
-        return HealthResponse("stopping" if self._server.refusing else "ok")
+        """Tell whether the service takes requests: ok, stopping, or the reasons why not."""
+        readiness = self._server.readiness()
+        if self._server.stopping:
+            return HealthResponse("stopping")
+        return HealthResponse("ok" if readiness else f"not ready: {readiness}")
 
     async def stats(self, request: StatsRequest) -> StatsResponse:
         """Tell what the process uses and how much it has done."""
         now = time.time()
-        return StatsResponse(
+        stats = StatsResponse(
             timestamp=int(now),
             started=int(self._started),
             uptime=int(now - self._started),
@@ -139,6 +154,10 @@ class Debug:
             requests=self._server.requests,
             errors=self._server.errors,
         )
+        if not request.state:
+            return stats
+        state = {str(gauge): f"{gauge.value:g}" for gauge in self._server.gauges()}
+        return StateResponse(**vars(stats), ready=str(self._server.readiness()), state=state)
 
     async def log(self, request: LogRequest) -> AsyncIterator[Record]:
         """Give the last lines of the log, and go on with new ones if asked to."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -27,3 +27,5 @@ class ServerSettings:
     """How long calls are still taken after deregistration, for caches to notice."""
     grace: float = 10.0
     """How long a stopping server waits for the calls that run."""
+    beside: Sequence[object] = ()
+    """Other parts of the service, whose numbers the server tells with its own."""

@@ -18,18 +18,22 @@ from shoal.codec import Codec
 from shoal.deadlines import Deadlines
 from shoal.endpoints import Method, methods
 from shoal.errors import Error
+from shoal.health import Gauge, Readiness
 from shoal.message import Header, Message
 from shoal.middleware import Call, Middleware, chain
 from shoal.plugins import plugin_name
 from shoal.registry import Endpoint, Node, Record, Registry
 from shoal.registry._advertise import advertised
+from shoal.registry._discovery import Discovery
 from shoal.registry._registration import Registration
 from shoal.server import Server
+from shoal.server._admission import Admission
 from shoal.server._connection import Connection
 from shoal.server._debug import SPANS, Debug
 from shoal.server._settings import ServerSettings
+from shoal.server._state import numbers, readiness
 from shoal.server._subscriber import Subscriber
-from shoal.transport import Listener, Socket, Transport
+from shoal.transport import NO_METADATA, Listener, Socket, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +62,18 @@ class RpcServer(Server):
         self.rule = ""
         self.concurrency = self.settings.concurrency
         self.running = 0
+        self.streams = 0
+        """How many of the running ones stream."""
         self.requests = 0
         self.errors = 0
         self.refusing = False
+        self.stopping = False
         self.spans: deque[tuple[str, dict[str, str], float, float]] = deque(maxlen=SPANS)
         """Name, header, Unix time of the end and seconds of the last requests."""
         self.idle: Callable[[], None] | None = None
         self.loop: asyncio.AbstractEventLoop
         self.deadlines: Deadlines
+        self.admission: Admission
         self._transport = transport
         self._registry = registry
         self._broker = broker
@@ -75,6 +83,7 @@ class RpcServer(Server):
         self._reply_headers: dict[str, Header] = {}
         self._listener: Listener | None = None
         self._registration: Registration | None = None
+        self._discovery: Discovery | None = None
         self._subscriptions: list[Subscription] = []
         self._threads: ThreadPoolExecutor | None = None
         self._debug = Debug(self)
@@ -112,7 +121,10 @@ class RpcServer(Server):
             raise RuntimeError(f"{self.name} has started already")
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self.loop)
-        self.refusing = False
+        self.admission = Admission(
+            self.name, self.concurrency, lambda: self.running - self.streams, self.deadlines
+        )
+        self.refusing = self.stopping = False
         self._threads = ThreadPoolExecutor(self.settings.threads, f"shoal-{self.name}")
         try:
             self._debug._start()
@@ -134,11 +146,22 @@ class RpcServer(Server):
             )
             await registration.start()
             self._registration = registration
+            self._discovery = Discovery(
+                self._registry,
+                self.record,
+                interval=self.settings.register_interval or 30.0,
+                renew=registration.renew,
+            )
+            self._discovery.start()
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
+        self.stopping = True
+        if self._discovery is not None:
+            await self._discovery.stop()
+            self._discovery = None
         if self._registration is not None:
             await self._registration.stop()
             self._registration = None
@@ -147,6 +170,8 @@ class RpcServer(Server):
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         self._subscriptions.clear()
+        if self._listener is not None:
+            self.admission.close()
         await self._finish()
         if self._listener is not None:
             await self._listener.close()
@@ -157,6 +182,14 @@ class RpcServer(Server):
             self._threads = None
         self.address = ""
         self._debug._stop()
+
+    def readiness(self) -> Readiness:
+        """Return whether it should get work, with the reasons if not; any thread may ask."""
+        return readiness(self)
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield what it does and holds now, in numbers; any thread may ask."""
+        return numbers(self)
 
     async def _finish(self) -> None:
         """Wait for the calls that run, for the grace time at most."""
@@ -185,6 +218,7 @@ class RpcServer(Server):
             "server": "mucp",
             "transport": plugin_name(self._transport),
             **wire.SHOAL,
+            **(NO_METADATA if self._listener is None else self._listener.metadata),
             **settings.metadata,
         }
         return Record(
