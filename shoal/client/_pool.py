@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from shoal.registry import Node
 from shoal.transport import Socket, Transport
 
 
@@ -30,9 +31,10 @@ class Pool:
         idle = self._idle.get(address)
         return idle.pop()[0] if idle else None
 
-    async def dial(self, address: str) -> Socket:
+    async def dial(self, node: Node) -> Socket:
         """Connect anew."""
-        socket = await self._transport.dial(address)
+        address = node.address
+        socket = await self._transport.dial(address, node.metadata)
         socket.on_lost(lambda: self._lost(address, socket))
         return socket
 

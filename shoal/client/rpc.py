@@ -163,14 +163,14 @@ class RpcClient(Client):
         socket = self._pool.take(address)
         try:
             if socket is None:
-                socket = await self._dial(request.service, address)
+                socket = await self._dial(request.service, node)
             try:
                 await socket.send(Message(header, body, shared))
             except ConnectionClosed as error:
                 if not error.unsent:
                     raise
                 # It was closed while it was idle, before this call touched it.
-                socket = await self._dial(request.service, address)
+                socket = await self._dial(request.service, node)
                 await socket.send(Message(header, body, shared))
             reply = await socket.recv()
         except BaseException as error:
@@ -182,9 +182,9 @@ class RpcClient(Client):
         self._pool.give(address, socket, now)
         return codec.decode(wire.reply_body(reply, shared["Content-Type"], codec), request.reply)
 
-    async def _dial(self, service: str, address: str) -> Socket:
+    async def _dial(self, service: str, node: Node) -> Socket:
         try:
-            return await self._pool.dial(address)
+            return await self._pool.dial(node)
         except Error as error:
             error.unsent = True
             error.detail = f"{service}: {error.detail}"
@@ -284,7 +284,7 @@ class RpcClient(Client):
         header = {**metadata, "Micro-Id": id, "Micro-Stream": id}
         if call.when is not None:
             header["Timeout"] = wire.timeout_value(call.when - asyncio.get_running_loop().time())
-        socket = await self._dial(request.service, node.address)
+        socket = await self._dial(request.service, node)
         try:
             stream: RpcStream[Any] = RpcStream(
                 socket, codec, request.reply, shared, header, tells_end="shoal" in node.metadata

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from shoal.message import Message
+
+
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
 class Socket(Protocol):
@@ -57,6 +61,8 @@ class Listener(Protocol):
 
     address: str
     """The address that was bound, in the form `dial` takes, with the port that was chosen."""
+    metadata: Mapping[str, str] = NO_METADATA
+    """What a node's metadata must say of it, for `dial` to know."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -70,8 +76,8 @@ class Transport(Protocol):
     """Connects to addresses and listens at them."""
 
     @abstractmethod
-    async def dial(self, address: str) -> Socket:
-        """Connect to a listener.
+    async def dial(self, address: str, metadata: Mapping[str, str] = NO_METADATA) -> Socket:
+        """Connect to a listener, of which the metadata of its node is known, or nothing.
 
         Raises Unavailable, naming the address, when nobody listens there or the time is over,
         and BadRequest for an address this transport cannot understand.

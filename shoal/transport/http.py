@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from shoal.tls import LiveContext, Tls
-from shoal.transport import Accept, Listener, Socket, Transport
+from shoal.transport import NO_METADATA, Accept, Listener, Socket, Transport
 from shoal.transport._http1 import BUFFER, ClientSocket, ServerSocket
 from shoal.transport._tcp import TcpListener, dial
 
@@ -37,7 +38,7 @@ class HttpTransport(Transport):
     def __repr__(self) -> str:
         return f"HttpTransport(tls={self._tls!r}, max_message={self._max_message})"
 
-    async def dial(self, address: str) -> Socket:
+    async def dial(self, address: str, metadata: Mapping[str, str] = NO_METADATA) -> Socket:
         if self._tls is not None and self._secure is None:
             self._secure = LiveContext(self._tls, self._tls.client_context)
         return await dial(address, lambda: self._dialled(address), self._secure, self._dial_timeout)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from shoal.errors import ConnectionClosed, Unavailable
 from shoal.message import Message
-from shoal.transport import Accept, Listener, Socket, Transport
+from shoal.transport import NO_METADATA, Accept, Listener, Socket, Transport
 from shoal.transport._accepted import AcceptedSockets
 from shoal.transport._address import candidates, join, one
 from shoal.transport._header import carried
@@ -31,7 +31,7 @@ class MemoryTransport(Transport):
     def __repr__(self) -> str:
         return f"MemoryTransport({', '.join(self._listeners)})"
 
-    async def dial(self, address: str) -> Socket:
+    async def dial(self, address: str, metadata: Mapping[str, str] = NO_METADATA) -> Socket:
         one(address)
         listener = self._listeners.get(address)
         if listener is None:

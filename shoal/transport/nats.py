@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 
 from shoal._nats import Interest, Link, Msg, NatsSettings, check_subject
 from shoal.errors import ConnectionClosed, Unavailable
 from shoal.tls import Tls
-from shoal.transport import Accept, Listener, Socket, Transport
+from shoal.transport import NO_METADATA, Accept, Listener, Socket, Transport
 from shoal.transport._accepted import AcceptedSockets
 from shoal.transport._nats_socket import HELLO, ID, NatsSocket, word_of
 
@@ -62,7 +63,7 @@ class NatsTransport(Transport):
         """Why NATS cannot be reached now, None if it can."""
         return self.link.error
 
-    async def dial(self, address: str) -> Socket:
+    async def dial(self, address: str, metadata: Mapping[str, str] = NO_METADATA) -> Socket:
         check_subject(address, "address", ID)
         socket = NatsSocket(self, address)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from collections.abc import Mapping
 
 import aiormq
 from aiormq.abc import AbstractChannel
@@ -12,7 +13,7 @@ from aiormq.abc import AbstractChannel
 from shoal._rabbitmq import Consumer, Delivery, Link, RabbitSettings, check_name
 from shoal.errors import BadRequest, ConnectionClosed, Unavailable
 from shoal.tls import Tls
-from shoal.transport import Accept, Listener, Socket, Transport
+from shoal.transport import NO_METADATA, Accept, Listener, Socket, Transport
 from shoal.transport._rabbitmq_listener import RabbitListener
 from shoal.transport._rabbitmq_socket import ID, REPLIES, RabbitSocket
 
@@ -78,7 +79,7 @@ class RabbitTransport(Transport):
         """Why RabbitMQ cannot be reached now, None if it can."""
         return self.link.error or self._replies.error
 
-    async def dial(self, address: str) -> Socket:
+    async def dial(self, address: str, metadata: Mapping[str, str] = NO_METADATA) -> Socket:
         self._check(address)
         socket = RabbitSocket(self, address, str(uuid.uuid4()))
         await self.acquire(socket)
