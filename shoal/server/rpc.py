@@ -219,7 +219,6 @@ class RpcServer(Server):
             "transport": plugin_name(self._transport),
             **wire.SHOAL,
             **(NO_METADATA if self._listener is None else self._listener.metadata),
-            **(NO_METADATA if self._listener is None else self._listener.metadata),
             **settings.metadata,
         }
         return Record(
