@@ -72,8 +72,8 @@ bench: $(VENV)/bench
 
 # Every promise, then again with the mechanism behind it switched off, which must be noticed.
 reliability: $(VENV)/developed
-	$(BIN)/python -m bench.reliability --json bench/reliability.json
-	$(BIN)/python -m bench.reliability --json bench/reliability.json --page docs/reliability.md --without
+	$(BIN)/python -m bench.reliability --json bench/reliability.json --page docs/reliability.md
+	$(BIN)/python -m bench.reliability --without --json bench/reliability.json --page docs/reliability.md
 
 clean:
 	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
