@@ -201,6 +201,7 @@ SETTINGS = (
     Setting("server_threads", COUNT, "threads for handlers that are no coroutines"),
     Setting("server_linger", DURATION, "time calls are still taken after deregistration"),
     Setting("server_grace", DURATION, "time running requests get at the end"),
+    Setting("workers", COUNT, "processes that serve, each a node of its own"),
     Setting("max_message_size", SIZE, "largest message taken from a network"),
     Setting("tls", SWITCH, "use TLS, with the system's authorities if no file is set"),
     Setting("tls_cert_file", TEXT, "certificate, PEM", "tls.cert_file"),

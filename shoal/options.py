@@ -77,6 +77,7 @@ class Settings(TypedDict, total=False):
     server_threads: int
     server_linger: float
     server_grace: float
+    workers: int
     max_message_size: int
     tls: Tls | None
     log_level: str
@@ -125,6 +126,7 @@ class Options:
     server_threads: int = 32
     server_linger: float = 0.5
     server_grace: float = 10.0
+    workers: int = 1
     max_message_size: int = 4 * 1024 * 1024
     tls: Tls | None = None
     log_level: str = "info"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -17,6 +18,7 @@ from shoal.selector import Selector
 from shoal.server import Server
 from shoal.service._parts import Parts, build
 from shoal.service._run import run_until_signal
+from shoal.service._workers import Worker
 from shoal.transport import Transport
 
 logger = logging.getLogger("shoal.service")
@@ -96,14 +98,17 @@ class Service:
     @property
     def _parts(self) -> Parts:
         if self._made is None:
-            self._made = build(self.options)
+            worker = Worker.here()
+            self._made = build(worker.options(self.options) if worker else self.options)
         return self._made
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM, then stop in order; a second signal stops at once.
 
-        Sets up logging to stderr if the program has not. Exits with code 1 and a sentence when
-        the service cannot start.
+        With `workers` this process starts that many others instead, which run the same program
+        and serve, each a node of its own, and starts those again that end. Sets up logging to
+        stderr if the program has not. Exits with code 1 and a sentence when the service cannot
+        start.
         """
         run_until_signal(self, self.options)
 
@@ -158,8 +163,9 @@ class Group:
 
     def run(self) -> None:
         """Serve all of them until SIGINT or SIGTERM, as `Service.run` does."""
-        options = self.services[0].options if self.services else Options()
-        run_until_signal(self, options)
+        options = [service.options for service in self.services] or [Options()]
+        workers = max(one.workers for one in options)
+        run_until_signal(self, replace(options[0], workers=workers))
 
     async def __aenter__(self) -> Self:
         """Start all; if one cannot, those before it are stopped again."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -14,42 +16,99 @@ from typing import Any
 from shoal.errors import Error
 from shoal.options import Options
 from shoal.plugins import PluginError
+from shoal.service._workers import Worker, patience, supervise
 from shoal.tls import TlsError
 
 logger = logging.getLogger("shoal.service")
 
+THREADS = "shoal-"  # what the names of a server's threads begin with
+IDLE = 1.0  # seconds in which a thread that does nothing has surely ended
+
 
 def run_until_signal(service: AbstractAsyncContextManager[Any], options: Options) -> None:
-    """Enter the service, wait for SIGINT or SIGTERM, leave it."""
+    """Enter the service, wait for SIGINT or SIGTERM, leave it; or have workers do so."""
+    worker = Worker.here()
     if not logging.getLogger().handlers:
+        who = "" if worker is None else f"worker {worker.number}: "
         logging.basicConfig(
             level=getattr(logging, options.log_level.upper(), logging.INFO),
-            format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+            format=f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s",
         )
+    if worker is None and options.workers > 1:
+        if code := supervise(options):
+            raise SystemExit(code)
+        return
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(service))
+            runner.run(_serve(service, worker, patience(options)))
     except (Error, PluginError, TlsError) as error:
         sys.stderr.write(f"{options.name or 'service'}: {error}\n")
         raise SystemExit(1) from None
+    _leave_threads()
 
 
-async def _serve(service: AbstractAsyncContextManager[Any]) -> None:
+async def _serve(
+    service: AbstractAsyncContextManager[Any], worker: Worker | None, patience: float
+) -> None:
     loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
     stop = asyncio.Event()
+    started = False
 
     def on_signal(number: int) -> None:
-        if stop.is_set():
-            raise SystemExit(128 + number)  # asked twice: at once
         logger.info("%s: stopping", signal.Signals(number).name)
+        if stop.is_set():
+            _end_now(128 + number)  # asked twice
+        on_stop()
+
+    def on_stop() -> None:
+        if not stop.is_set() and not started:
+            task.cancel()  # what was begun is undone
         stop.set()
 
-    async with service:
-        # Not possible outside the main thread, where the owner of the thread has to end it.
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, on_signal, number)
-        await stop.wait()
+    # Not possible outside the main thread, where the owner of the thread has to end it.
+    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal, number)
+    if worker is not None:
+        worker.until_stopped(on_stop, patience)
+    try:
+        async with service:
+            started = True
+            if worker is not None:
+                worker.serves()
+            await stop.wait()
+    except asyncio.CancelledError:
+        if started or not stop.is_set():
+            raise
+        task.uncancel()
+
+
+def _end_now(code: int) -> None:
+    """End the process without waiting for anything: no task, no thread, no clean-up."""
+    with contextlib.suppress(Exception):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _leave_threads() -> None:
+    """See that the process ends although handlers block threads, which Python would wait for."""
+    named = (thread for thread in threading.enumerate() if thread.name.startswith(THREADS))
+    busy = [thread for thread in named if not thread.daemon]
+
+    def wait() -> None:
+        threading.main_thread().join()
+        for thread in busy:
+            thread.join(IDLE)
+        if late := sum(thread.is_alive() for thread in busy):
+            logger.warning("%d handlers still block a thread: the process ends without them", late)
+            _end_now(1)
+
+    if busy:
+        threading.Thread(target=wait, name="shoal-end", daemon=True).start()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
