@@ -110,6 +110,11 @@ def choice(values: Mapping[str, str]) -> Callable[[str], str]:
     return parse
 
 
+def _several(known: tuple[str, ...]) -> Callable[[str], str]:
+    one = choice({name: name for name in known})
+    return lambda text: ",".join(one(part.strip()) for part in text.split(",") if part.strip())
+
+
 def redact(text: str) -> str:
     """Return a text with the user and password of addresses in it blotted out."""
     text = re.sub(r"(?s)^(['\"]?(?:\w[\w+.-]*://)?).*@", r"\1***@", text)
@@ -145,6 +150,8 @@ NEGATED = Kind(
 )
 PROFILE = Kind("name", choice({name: name for name in PROFILES if name}))
 LEVEL = Kind("level", choice(_LEVELS))
+FORMAT = Kind("format", choice({"text": "text", "json": "json"}))
+TELEMETRY = Kind("names", _several(("otel", "prometheus")))
 IGNORED = Kind("text")
 
 
@@ -211,7 +218,12 @@ SETTINGS = (
     Setting("tls_client_auth", SWITCH, "clients need a certificate too", "tls.client_auth"),
     Setting("tls_check_hostname", SWITCH, "certificates name the host", "tls.check_hostname"),
     Setting("tls_insecure", NEGATED, "do not verify servers", "tls.verify"),
+    Setting("health_address", TEXT, "where probes ask: host:port, or :port here only", "health"),
+    Setting("health_limit", TIME_LIMIT, "a loop blocked for longer is told to be dead"),
+    Setting("watchdog", DURATION, "a loop blocked for longer is logged, with the line; 0: never"),
+    Setting("telemetry", TELEMETRY, "otel for OpenTelemetry, prometheus for /metrics, or both"),
     Setting("log_level", LEVEL, "trace, debug, info, warn, error or fatal"),
+    Setting("log_format", FORMAT, "text, or json: a line for each record, with the trace's id"),
     *(
         Setting(name, IGNORED, "Go Micro's; accepted and ignored")
         for name in """auth auth_id auth_namespace auth_private_key auth_provider

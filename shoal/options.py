@@ -80,7 +80,12 @@ class Settings(TypedDict, total=False):
     workers: int
     max_message_size: int
     tls: Tls | None
+    health: str
+    health_limit: float
+    watchdog: float
+    telemetry: str
     log_level: str
+    log_format: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -88,7 +93,7 @@ class Options:
     """What a service, or a client alone, is made from. Times are seconds, sizes bytes.
 
     Plugins are a name, `name://address` or an instance; empty means the profile's, or the
-    default. Raises OptionsError for a profile or log level that does not exist.
+    default. Raises OptionsError for a profile, telemetry, log level or format that does not exist.
     """
 
     name: str = ""
@@ -129,13 +134,18 @@ class Options:
     workers: int = 1
     max_message_size: int = 4 * 1024 * 1024
     tls: Tls | None = None
+    health: str = ""
+    health_limit: float = 10.0
+    watchdog: float = 1.0
+    telemetry: str = ""
     log_level: str = "info"
+    log_format: str = "text"
     rest: tuple[str, ...] = ()
     """The arguments after `--`, for the program itself."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metadata", dict(self.metadata))
-        for name in ("profile", "log_level"):
+        for name in ("profile", "telemetry", "log_level", "log_format"):
             if text := getattr(self, name):
                 object.__setattr__(self, name, _parsed(BY_NAME[name], text, name))
 

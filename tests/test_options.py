@@ -245,8 +245,10 @@ def test_every_setting_reaches_its_field() -> None:
     texts = {
         "boolean": "true",
         "duration": "7s",
+        "format": "json",
         "level": "error",
         "name": "nats",
+        "names": "otel",
         "name=value": "a=7",
         "number": "7",
         "size": "7KiB",

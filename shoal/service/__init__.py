@@ -11,13 +11,16 @@ from typing import Any, Self, Unpack
 
 from shoal.broker import Broker
 from shoal.client import Client
+from shoal.health import Readiness, Reason
 from shoal.options import Options, Settings, parse_or_exit, read_environment
 from shoal.plugins import PluginError
 from shoal.registry import Registry
 from shoal.selector import Selector
 from shoal.server import Server
+from shoal.service._health import Health
 from shoal.service._parts import Parts, build
 from shoal.service._run import run_until_signal
+from shoal.service._watchdog import Watchdog
 from shoal.service._workers import Worker
 from shoal.transport import Transport
 
@@ -35,6 +38,8 @@ class Service:
         self.options = Options(name=name, **settings)
         self._made: Parts | None = None
         self._running = False
+        self._health: Health | None = None
+        self._watchdog: Watchdog | None = None  # of somebody else in the same loop
 
     def __repr__(self) -> str:
         state = "running" if self._running else "stopped"
@@ -96,11 +101,29 @@ class Service:
         return self._parts.broker
 
     @property
+    def ready(self) -> Readiness:
+        """Whether it should get work, with the reasons if not; any thread may ask."""
+        if self._health is None:
+            return Readiness((Reason("service", f"{self.options.name} does not run"),))
+        ask = getattr(self._parts.server, "readiness", Readiness)
+        return Readiness((*ask().reasons, *self._health.reasons()))
+
+    @property
+    def health_address(self) -> str:
+        """Where probes are answered, empty if nowhere."""
+        port = self._health.port if self._health is not None else None
+        return port.address if port is not None else ""
+
+    @property
     def _parts(self) -> Parts:
         if self._made is None:
-            worker = Worker.here()
-            self._made = build(worker.options(self.options) if worker else self.options)
+            self._made = build(self._own_options)
         return self._made
+
+    @property
+    def _own_options(self) -> Options:
+        worker = Worker.here()
+        return worker.options(self.options) if worker else self.options
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM, then stop in order; a second signal stops at once.
@@ -117,10 +140,13 @@ class Service:
         if self._running:
             raise RuntimeError(f"{self.options.name} is running already")
         parts = self._parts
+        health = Health(self._own_options, lambda: self.ready, None, self._watchdog)
+        self._health = health
         try:
+            health.start()
             await parts.server.start()
         except BaseException:
-            await parts.close()
+            await self._end()
             raise
         self._running = True
         self._tell(parts)
@@ -134,8 +160,18 @@ class Service:
     ) -> None:
         """Deregister, finish what runs, stop and close what this service made."""
         self._running = False
-        await self._parts.server.stop()
-        await self._parts.close()
+        try:
+            await self._parts.server.stop()
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        try:
+            await self._parts.close()
+        finally:
+            if self._health is not None:
+                self._health.stop()
+                self._health = None
 
     def _tell(self, parts: Parts) -> None:
         names = {part: self.options.plugin(part)[0] for part in ("transport", "broker", "registry")}
@@ -170,8 +206,12 @@ class Group:
     async def __aenter__(self) -> Self:
         """Start all; if one cannot, those before it are stopped again."""
         async with AsyncExitStack() as stack:
+            watchdog: Watchdog | None = None
             for service in self.services:
+                service._watchdog = watchdog  # the first one's watches the loop for all
                 await stack.enter_async_context(service)
+                if service._health is not None:
+                    watchdog = service._health.watchdog
             self._stack = stack.pop_all()
         return self
 

@@ -31,6 +31,7 @@ class Network:
             "broker": MemoryBroker(),
             "address": "127.0.0.1:0",
             "server_linger": 0.0,  # what is in memory is known at once
+            "watchdog": 0.0,  # a test may stop in a debugger
         }
         self._stack = AsyncExitStack()
         self._caller = self.service("test")
