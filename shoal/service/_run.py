@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -99,16 +100,17 @@ def _leave_threads() -> None:
     named = (thread for thread in threading.enumerate() if thread.name.startswith(THREADS))
     busy = [thread for thread in named if not thread.daemon]
 
-    def wait() -> None:
-        threading.main_thread().join()
+    def leave() -> None:
         for thread in busy:
             thread.join(IDLE)
         if late := sum(thread.is_alive() for thread in busy):
-            logger.warning("%d handlers still block a thread: the process ends without them", late)
+            logger.warning("the process ends without %d handlers that still block a thread", late)
+            atexit._run_exitfuncs()
             _end_now(1)
 
     if busy:
-        threading.Thread(target=wait, name="shoal-end", daemon=True).start()
+        # Functions of atexit run after Python has waited for threads; these run before.
+        threading._register_atexit(leave)  # type: ignore[attr-defined]  # it has no public name
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -152,10 +152,10 @@ print("stopped")
 
 @contextmanager
 def program(
-    folder: Path, *flags: str, env: dict[str, str] | None = None
+    folder: Path, *flags: str, env: dict[str, str] | None = None, text: str = PROGRAM
 ) -> Iterator[subprocess.Popen[str]]:
     path = folder / "program.py"
-    path.write_text(PROGRAM)
+    path.write_text(text)
     process = subprocess.Popen(
         [sys.executable, str(path), *flags],
         stdout=subprocess.PIPE,
@@ -234,3 +234,65 @@ def test_a_service_that_cannot_start_ends_with_a_sentence(tmp_path: Path) -> Non
             assert second.returncode == 1
             assert f"greeter: cannot listen at {address}: it is taken already" in err
             assert "Traceback" not in err
+
+
+STUCK = PROGRAM.replace(
+    "import shoal\n",
+    "import atexit\nimport time\n\nimport shoal\n\natexit.register(print, 'tidied up')\n",
+).replace(
+    "service = shoal",
+    "    def block(self) -> None:\n        time.sleep(3600)\n\nservice = shoal",
+)
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> None:
+    with program(tmp_path, "--server_grace=10ms", text=STUCK) as process:
+        address = started(process)
+
+        async def block() -> None:
+            async with shoal.connect(registry="memory", broker="memory") as client:
+                request = shoal.Request("greeter", "Greeter.Block", {}, None)
+                await client.call(request, address=address, timeout=0.2)
+
+        with pytest.raises(shoal.Timeout):
+            asyncio.run(block())
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert out == "stopped\ntidied up\n"
+        assert "the process ends without 1 handlers that still block a thread" in err
+
+
+def test_a_signal_while_it_starts_undoes_what_was_begun(tmp_path: Path) -> None:
+    # The registry never answers; whoever asks the program to end need not wait for it.
+    text = PROGRAM.replace('registry="memory"', "registry=Silent()").replace(
+        "service = shoal",
+        """
+import asyncio
+from shoal.registry.memory import MemoryRegistry
+
+class Silent(MemoryRegistry):
+    async def register(self, record: object, *, ttl: float | None = None) -> None:
+        print("registering", flush=True)
+        await asyncio.sleep(3600)
+
+service = shoal""",
+    )
+    with program(tmp_path, text=text) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "registering\n"
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out) == (0, "stopped\n"), err
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with program(tmp_path, "--server_linger=1h") as process:
+        started(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        while "SIGTERM: stopping" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=30)
+        assert (process.returncode, out) == (128 + signal.SIGTERM, "")
