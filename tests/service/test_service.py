@@ -251,7 +251,7 @@ def test_a_thread_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> N
 
         async def block() -> None:
             async with shoal.connect(registry="memory", broker="memory") as client:
-                request = shoal.Request("greeter", "Greeter.Block", {}, None)
+                request = shoal.Request("greeter", "Greeter.Block", {}, object)
                 await client.call(request, address=address, timeout=0.2)
 
         with pytest.raises(shoal.Timeout):
