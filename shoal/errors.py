@@ -20,6 +20,9 @@ class Error(Exception):
     unsent = False
     """True if the request has certainly not reached a handler, so that it can be sent again."""
 
+    retry_after: float | None = None
+    """Seconds after which it is worth trying again, where who refused has said so."""
+
     def __init__(self, detail: str = "", *, id: str = "", code: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail

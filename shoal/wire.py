@@ -14,6 +14,7 @@ from shoal.message import Header, Message
 
 EOS = "EOS"
 REFUSED = "Shoal-Refused"  # on a reply: no handler has seen the request, send it to another node
+RETRY_AFTER = "Retry-After"  # on a reply with an error: seconds, with decimals
 JSON = "application/json"
 PROTOBUF = "application/protobuf"
 CLIENT = "shoal.client"
@@ -182,6 +183,8 @@ def error_reply(
     if id:
         header["X-Micro-Id"] = id
     header["Micro-Error"] = header["X-Micro-Error"] = text
+    if isinstance(error, Error) and error.retry_after is not None:
+        header[RETRY_AFTER] = f"{error.retry_after:.3f}"
     functions = None if codec is None else envelope(codec)
     return Message(header, functions.pack_response("", text, b"") if functions else b"")
 
@@ -202,6 +205,8 @@ def reply_body(message: Message, content_type: str, codec: Codec) -> bytes:
     if text:
         error = from_wire(text)
         error.unsent = REFUSED in header
+        if RETRY_AFTER in header:
+            error.retry_after = _seconds(header[RETRY_AFTER])
         raise error
     got = header.get("Content-Type", content_type)
     if got != content_type and got == "text/plain":
@@ -214,6 +219,14 @@ def reply_body(message: Message, content_type: str, codec: Codec) -> bytes:
         raise from_wire(answer.error)
     body: bytes = answer.body
     return body
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text[:16])
+    except ValueError:  # HTTP also allows a date
+        return None
+    return seconds if 0 <= seconds < 86_400 else None
 
 
 def node_content_type(content_type: str, metadata: Mapping[str, str]) -> str:

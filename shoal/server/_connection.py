@@ -94,6 +94,8 @@ class Connection:
         server.requests += 1
         try:
             incoming = self._incoming(message)
+            if not server.admission.at_once:
+                await self._turn(incoming)
             if server.running >= server.concurrency:
                 raise TooManyRequests(f"over {server.concurrency} calls are running here already")
             if server.refusing:
@@ -111,15 +113,31 @@ class Connection:
             if not incoming.method.streams:
                 return await self._unary(incoming)
             self._stream = ServerStream(server, self._socket, incoming)
-            return await self._stream.run()
+            server.streams += 1
+            try:
+                return await self._stream.run()
+            finally:
+                server.streams -= 1
         finally:
             server.running -= 1
+            if server.admission.line.waiting:
+                server.admission.line.advance()
             seconds = server.loop.time() - started
             server.spans.append((incoming.method.name, header, time.time(), seconds))
             self._ended = header.get("Micro-Stream", "")
             self._stream = None
             if server.idle is not None:
                 server.idle()
+
+    async def _turn(self, incoming: Incoming) -> None:
+        """Wait until the server has time for a request; raises TooManyRequests if that is late."""
+        if incoming.method.name.startswith("Debug."):
+            return  # who asks how an overloaded server does shall be told
+        header = incoming.header
+        seconds = wire.timeout(header)
+        waited = await self._server.admission.enter(seconds)
+        if waited and seconds is not None:
+            header["Timeout"] = wire.timeout_value(seconds - waited)
 
     def _incoming(self, message: Message) -> Incoming:
         """Return what a request asks for; raises if that cannot be understood."""

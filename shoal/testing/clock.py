@@ -33,8 +33,12 @@ class FakeClock:
         while (due := _next_timer(loop)) is not None and due <= end:
             self._now = max(self._now, due)
             await _settle()
-        self._now = end
+        self._now = max(self._now, end)
         await _settle()
+
+    def block(self, seconds: float) -> None:
+        """Let time pass in which the loop runs nothing, as code does that computes for so long."""
+        self._now += seconds
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
