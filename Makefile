@@ -1,7 +1,7 @@
 # Each target does its own set-up: a virtual environment, the packages, the Go peers.
 #   make demo    start a service and call it by name
-#   make test    the whole test suite, with Go Micro as the peer where Go is present
-#   make test-servers  the plugins for other servers, which it installs where it may
+#   make test    the whole test suite, with Go Micro as the peer where Go is present, and with the
+#                servers the plugins are for, which it installs where it may
 #   make check   format, lint, types, import rules, documentation, speed against a bare probe
 #   make bench   compare the speed with other frameworks
 #   make reliability  prove what is promised under failure, and write docs/reliability.md
@@ -13,12 +13,7 @@ TESTS ?= tests
 PYTEST ?= -n 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
-SERVER_TESTS ?= tests/_nats tests/_rabbitmq \
-	$(wildcard tests/*/test_consul*.py tests/*/test_dns.py tests/*/test_etcd*.py) \
-	$(wildcard tests/*/test_jetstream*.py tests/*/test_multi*.py tests/*/test_nats*.py) \
-	$(wildcard tests/*/test_rabbitmq*.py tests/*/test_redis*.py)
-
-.PHONY: demo test test-servers check format bench reliability clean
+.PHONY: demo test check format bench reliability clean
 
 $(VENV)/made:
 	@echo "--- a virtual environment in $(VENV)"
@@ -42,13 +37,8 @@ demo: $(VENV)/installed
 
 test: $(VENV)/developed
 	@command -v go >/dev/null || echo "--- Go is not here: the tests with Go Micro are left out"
-	SHOAL_SERVERS=no $(BIN)/python -m pytest $(PYTEST) $(TESTS)
-
-# The plugins for etcd, Consul, NATS, RabbitMQ, Redis and DNS against real servers, one file after
-# another: they stop, freeze and restart what they talk to.
-test-servers: $(VENV)/developed
 	@$(BIN)/python -m tests.servers
-	$(BIN)/python -m pytest $(SERVER_TESTS)
+	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
 
 check: $(VENV)/developed
 	$(BIN)/ruff format --check .

@@ -44,8 +44,13 @@ async def run(redis: Redis, *words: str) -> Any:
 
 async def nothing_pending(redis: Redis, key: str, group: str) -> None:
     """Wait until everything that was given to a group is acknowledged."""
+    await held(redis, key, group, 0)
+
+
+async def held(redis: Redis, key: str, group: str, count: int) -> None:
+    """Wait until a group's consumers have so many entries that are not acknowledged."""
     async with asyncio.timeout(30):
-        while (await redis.xpending(key, group))["pending"]:  # noqa: ASYNC110  # Redis tells nobody
+        while (await redis.xpending(key, group))["pending"] != count:  # noqa: ASYNC110  # in Redis
             await asyncio.sleep(0.05)
 
 

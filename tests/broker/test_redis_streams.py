@@ -26,7 +26,7 @@ from shoal.testing.conformance.broker import BrokerConformance
 from tests.servers import Background, need
 from tests.servers.redis import RedisServer
 
-from .redis_parts import Tally, admin, becomes, nothing_pending, published, run
+from .redis_parts import Tally, admin, becomes, held, nothing_pending, published, run
 
 QUICK = StreamSettings(min_idle=0.5, forget=3.0, grace=2.0)
 FAST = Retry(attempts=3, backoff=0.1)
@@ -361,6 +361,7 @@ async def test_a_stream_is_trimmed_and_what_was_lost_is_told(
             await published(broker, topic, range(8))
             assert process.stdout is not None
             await process.stdout.readline()
+            await held(redis, f"shoal:{topic}", "mail", 8)
         await published(broker, topic, range(100, 1100))
         assert await redis.xlen(f"shoal:{topic}") < 400
         await broker.subscribe(topic, tally.deliver, queue="mail")

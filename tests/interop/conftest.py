@@ -107,7 +107,15 @@ class Facts:
         self._table.record(fact, self._version, direction, False, detail)
 
 
-@pytest.fixture(scope="session", params=peers.VERSIONS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Test with every peer, or with those a module names in `PEERS`."""
+    # A fixture of the same name in the module would leave `go` with the peer of another one.
+    if "version" in metafunc.fixturenames:
+        versions = getattr(metafunc.module, "PEERS", peers.VERSIONS)
+        metafunc.parametrize("version", versions, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def version(request: pytest.FixtureRequest) -> str:
     need(request.param)
     return str(request.param)

@@ -16,18 +16,13 @@ from tests.servers import need as need_server
 from tests.servers.consul import ConsulServer
 
 from .conftest import Facts
-from .conftest import need as need_peer
 from .greeter import Greeter, HelloRequest, unique
 from .matrix import GO_TO_PYTHON, PYTHON_TO_GO
 from .peers import Peer, Running
 from .test_discovery import _next, node, until
 
-
-@pytest.fixture(scope="session", params=["v5"])
-def version(request: pytest.FixtureRequest) -> str:
-    """Only this one's plugin can be had from a module proxy."""
-    need_peer(request.param)
-    return str(request.param)
+PEERS = ("v5",)
+"""Only this one's plugin can be had from a module proxy."""
 
 
 @pytest.fixture(scope="module")

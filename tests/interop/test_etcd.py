@@ -18,18 +18,13 @@ from tests.servers import need as need_server
 from tests.servers.etcd import EtcdServer
 
 from .conftest import Facts
-from .conftest import need as need_peer
 from .greeter import Greeter, HelloRequest, unique
 from .matrix import GO_TO_PYTHON, PYTHON_TO_GO
 from .peers import Peer, Running
 from .test_discovery import _next, node, until
 
-
-@pytest.fixture(scope="session", params=["v5", "v2", "v1"])
-def version(request: pytest.FixtureRequest) -> str:
-    """Go Micro v1.12 and later have it, and v6 is what v5.30 is."""
-    need_peer(request.param)
-    return str(request.param)
+PEERS = ("v5", "v2", "v1")
+"""Go Micro v1.12 and later have it, and v6 is what v5.30 is."""
 
 
 @pytest.fixture(scope="module")

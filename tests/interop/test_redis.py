@@ -19,7 +19,6 @@ from tests.servers import need as need_server
 from tests.servers.redis import RedisServer
 
 from .conftest import Facts
-from .conftest import need as need_peer
 from .greeter import HelloRequest, unique
 from .matrix import GO_TO_PYTHON, PYTHON_TO_GO
 from .peers import Peer
@@ -28,11 +27,8 @@ from .test_events import Listener, heard
 METADATA = {"Trace": "a=b; c", "Who-Is": "größe 蛇"}
 
 
-@pytest.fixture(scope="session", params=["v2"])
-def version(request: pytest.FixtureRequest) -> str:
-    """The newest whose plugin can be had from a module proxy; its code stayed the same after."""
-    need_peer(request.param)
-    return str(request.param)
+PEERS = ("v2",)
+"""The newest whose plugin can be had from a module proxy; its code stayed the same after."""
 
 
 @pytest.fixture(scope="module")

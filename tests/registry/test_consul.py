@@ -122,7 +122,7 @@ class TestConsul(RegistryConformance):
     """One agent for all tests."""
 
     service_metadata: ClassVar[bool] = False
-    watch_delay: ClassVar[float] = 1.0
+    watch_delay = None
 
     @pytest.fixture(autouse=True)
     def agent(self, consul: ConsulServer) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -53,7 +53,7 @@ class TestDns(RegistryConformance):
     ttl = None
     service_metadata = False
     closing_takes = "nothing"
-    watch_delay: ClassVar[float] = 0.5
+    watch_delay = None
 
     @pytest_asyncio.fixture(autouse=True)
     async def nameserver(self, server: DnsmasqServer) -> None:

@@ -68,7 +68,7 @@ async def connect(etcd: EtcdServer) -> AsyncIterator[Connect]:
 class TestEtcd(RegistryConformance):
     """What is not refreshed vanishes at once; a process that died, within whole seconds."""
 
-    watch_delay = 0.5
+    watch_delay = None
 
     @pytest.fixture(autouse=True)
     def _server(self, etcd: EtcdServer) -> None:

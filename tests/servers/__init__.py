@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import functools
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -18,6 +22,8 @@ import pytest
 
 BIN = Path(__file__).resolve().parents[2] / ".cache" / "servers" / "bin"
 DEADLINE = 60.0  # seconds for a server to be ready, or to end
+_BUILD_SECONDS = 1200
+_PORTS = 12_000, 32_000  # below those that Linux and macOS give out
 
 T = TypeVar("T")
 
@@ -36,9 +42,7 @@ class Server:
     package: ClassVar[str] = ""
     """The Debian package that brings it."""
     module: ClassVar[str] = ""
-    """Or the Go module, with its version, that `go install` builds it from."""
-    requirement: ClassVar[str] = ""
-    """Or the folder with a go.mod that requires the module, where `go install` refuses it."""
+    """Or the Go module it is built from; `go/<binary>/go.mod` requires it in a version."""
     ports: ClassVar[int] = 1
 
     def __init__(self, *flags: str) -> None:
@@ -163,35 +167,58 @@ def find(program: str) -> str:
     places = os.pathsep.join((str(BIN), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
     path = shutil.which(program, path=places)
     if path is None:
-        raise MissingServer(f"{program} is not on this machine: make servers")
+        raise MissingServer(f"{program} is not on this machine: python -m tests.servers")
     return path
 
 
 def need(kind: type[Server]) -> None:
     """Skip the test by name if a server is missing; with CI=true that is a failure.
 
-    SHOAL_SERVERS=no leaves all of them out, for a quick run or a second Python.
+    What comes as a Go module is built now, once. SHOAL_SERVERS=no leaves all servers out, for a
+    quick run or a second Python.
     """
     if os.environ.get("SHOAL_SERVERS") == "no":
         pytest.skip(f"{kind.binary} is left out: SHOAL_SERVERS=no")
+    why = _missing(kind)
+    if why and os.environ.get("CI") == "true":
+        raise MissingServer(why)
+    if why:
+        pytest.skip(why)
+
+
+@functools.cache
+def _missing(kind: type[Server]) -> str:
+    """Return why a server cannot be had, or nothing when it can."""
     try:
+        build(kind)
         find(kind.binary)
     except MissingServer as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
+        return str(error)
+    return ""
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens at now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
+    """Return ports nobody listens at now, and that no system gives out by itself.
+
+    So nobody takes one by chance while its server is down.
+    """
+    sockets: list[socket.socket] = []
+    with contextlib.ExitStack() as stack:
+        while len(sockets) < count:
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):  # somebody has it
+                one.bind(("127.0.0.1", random.randrange(*_PORTS)))
+                sockets.append(one)
         return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+
+
+def bindable(port: int) -> bool:
+    """Tell whether a server could listen at a loopback port."""
+    with socket.socket() as one, contextlib.suppress(OSError):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 async def listening(port: int) -> bool:
@@ -227,48 +254,53 @@ class Background:
             self._runner.__exit__(None, None, None)
 
 
-def install(kinds: list[type[Server]]) -> int:
-    """Install what is missing: Debian packages where this user may, Go modules into the cache."""
-    missing = []
-    for kind in kinds:
-        try:
-            find(kind.binary)
-        except MissingServer:
-            missing.append(kind)
-    packages = [kind.package for kind in missing if kind.package]
+def install(kinds: Sequence[type[Server]]) -> None:
+    """Install what is missing as Debian packages, where this user may."""
+    packages = [kind.package for kind in kinds if kind.package and not _there(kind)]
     if packages and shutil.which("apt-get") and os.geteuid() == 0:
         print(f"--- installing {' '.join(packages)}")
         # Installing a server must not start it.
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
         subprocess.run(["apt-get", "update", "-qq"], check=True, env=env)
-        subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
-            check=True,
-            env=env,
-            stdout=subprocess.DEVNULL,
-        )
-    for kind in missing:
-        if kind.module and shutil.which("go"):
-            print(f"--- building {kind.module}")
-            BIN.mkdir(parents=True, exist_ok=True)
+        subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
+    for kind in kinds:
+        if kind.package and not _there(kind):
+            print(f"--- {kind.binary} is not here: install Debian's {kind.package} or the like")
+
+
+def build(kind: type[Server]) -> None:
+    """Build a server that is a Go module and is not there; raises MissingServer."""
+    if not kind.module or _there(kind) or shutil.which("go") is None:
+        return
+    BIN.mkdir(parents=True, exist_ok=True)
+    with (BIN / f"{kind.binary}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test workers wait for the first one's build
+        if not _there(kind):
             _build(kind)
-    for kind in missing:
-        try:
-            find(kind.binary)
-        except MissingServer as error:
-            print(f"--- {error} (Debian: {kind.package or 'none'})")
-    return 0
+
+
+def _there(kind: type[Server]) -> bool:
+    try:
+        find(kind.binary)
+    except MissingServer:
+        return False
+    return True
 
 
 def _build(kind: type[Server]) -> None:
-    if not kind.requirement:
-        env = {**os.environ, "GOBIN": str(BIN)}
-        subprocess.run(["go", "install", kind.module], check=True, env=env)
-        return
-    with tempfile.TemporaryDirectory() as copy:  # Go writes the checksums it has verified
-        shutil.copytree(Path(__file__).parent / kind.requirement, copy, dirs_exist_ok=True)
-        built = Path(copy, "built")
-        command = ["go", "build", "-mod=mod", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
-        command += ["-o", str(built), kind.module.partition("@")[0]]
-        subprocess.run(command, check=True, cwd=copy)
-        shutil.move(built, BIN / kind.binary)
+    # In a copy and with -mod=mod: Go writes there the checksums it has verified.
+    with tempfile.TemporaryDirectory(dir=BIN) as copy:
+        shutil.copytree(Path(__file__).parent / "go" / kind.binary, copy, dirs_exist_ok=True)
+        # Niced, since other tests run meanwhile.
+        command = ["nice", "go", "build", "-mod=mod", "-trimpath", "-buildvcs=false"]
+        command += ["-ldflags=-s -w", "-o", "built", kind.module]
+        try:
+            done = subprocess.run(
+                command, cwd=copy, capture_output=True, text=True, timeout=_BUILD_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise MissingServer(f"{kind.binary} was not built in {_BUILD_SECONDS} s") from None
+        if done.returncode:
+            raise MissingServer(f"{kind.binary} cannot be built: {done.stderr[-1000:]}")
+        os.replace(Path(copy, "built"), BIN / kind.binary)

@@ -15,8 +15,7 @@ class ConsulServer(Server):
     """One agent that is a whole datacenter: what it knows is gone when it ends."""
 
     binary = "consul"
-    module = "github.com/hashicorp/consul@v1.22.3"
-    requirement = "go/consul"
+    module = "github.com/hashicorp/consul"
     ports: ClassVar[int] = 6
 
     @property

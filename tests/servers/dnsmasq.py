@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.servers import Server, listening
+import asyncio
+
+from tests.servers import DEADLINE, Server, bindable, listening
 
 DOMAIN = "example"
 
@@ -23,6 +25,13 @@ class DnsmasqServer(Server):
     async def ready(self) -> bool:
         """Tell whether it listens."""
         return await listening(self.port)
+
+    async def kill(self) -> None:
+        """End it, and the children it answers connections with, which hold its port too."""
+        await super().kill()
+        async with asyncio.timeout(DEADLINE):
+            while not bindable(self.port):  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.01)
 
     async def tell(self, *flags: str) -> None:
         """Start it anew with other records, such as `--srv-host=_a._tcp.example,host,80`."""

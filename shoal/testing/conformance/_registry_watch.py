@@ -27,8 +27,11 @@ class RegistryTools:
     """Seconds until the other side surely sees a change."""
     ttl: ClassVar[float | None] = 0.2
     """The shortest time to live the backend keeps, None if its nodes never vanish by themselves."""
-    watch_delay: ClassVar[float] = 0.0
-    """Seconds from the first step of a watch until the backend surely knows of it."""
+    watch_delay: ClassVar[float | None] = 0.0
+    """Seconds from the first step of a watch until the backend surely knows of it.
+
+    None where look-ups wait until it does.
+    """
     service_metadata: ClassVar[bool] = True
     """Whether the metadata of a service, beside that of its nodes, is carried."""
     closing_takes: ClassVar[Literal["own", "all", "nothing"]] = "own"
@@ -61,11 +64,17 @@ class RegistryTools:
     @asynccontextmanager
     async def _watching(self, registry: Registry, name: str | None) -> AsyncIterator[Watching]:
         watch = Watching(registry.watch(name), self.deadline)
-        await asyncio.sleep(self.watch_delay)
         try:
+            await self._begun(registry, name)
             yield watch
         finally:
             await watch.close()
+
+    async def _begun(self, registry: Registry, name: str | None) -> None:
+        """Wait until the backend knows of a watch whose first step is under way."""
+        await asyncio.sleep(self.watch_delay or 0)
+        if self.watch_delay is None:
+            await registry.get(name or unique())
 
     async def _becomes(self, look: Callable[[], Awaitable[object]], expected: object) -> None:
         loop = asyncio.get_running_loop()

@@ -276,7 +276,7 @@ class RegistryConformance(RegistryWatches):
             before = asyncio.all_tasks()
             watch = one.watch()
             running = asyncio.ensure_future(step(watch))
-            await asyncio.sleep(self.watch_delay)
+            await self._begun(one, None)
             assert not running.done()
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
