@@ -36,15 +36,21 @@ class Interest:
         return f"Interest({self.subject!r}, queue={self.queue!r})"
 
     async def make(self, client: Client) -> None:
-        """Subscribe on a connection."""
+        """Subscribe on a connection, unless it was taken back."""
+        if self._ended:
+            return
         self.client, self.refused = client, ""
-        self._native = await client.subscribe(
+        native = await client.subscribe(
             self.subject,
             self.queue,
             self._take,
             pending_msgs_limit=UNREAD[0],
             pending_bytes_limit=UNREAD[1],
         )
+        if self._ended:  # meanwhile
+            await native.unsubscribe()
+        else:
+            self._native = native
 
     async def end(self, *, drain: bool = False) -> None:
         """Take it back, if its connection still stands; nothing is heard from here on.

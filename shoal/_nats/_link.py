@@ -157,7 +157,7 @@ class Link:
         try:
             if not self._interests:
                 self._interests.append(Interest(f"{self.inbox}.*", "", self._dispatch))
-            for interest in self._interests:
+            for interest in list(self._interests):  # others may be taken out meanwhile
                 await interest.make(client)
             await outbox.confirm()
         except BaseException as error:
