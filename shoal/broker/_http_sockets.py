@@ -58,6 +58,9 @@ class PostSocket(ClientSocket):
         self._lost = True
         self._transport.abort()
 
+    def _known(self, data: bytes) -> bool:
+        return False  # the status of each answer is needed
+
     def _received(self, message: Message) -> None:
         status = self._parser.get_status_code()
         if status < 200:
@@ -72,6 +75,9 @@ class EventSocket(ServerSocket):
     """A subscriber's connection: requests carry method and target, answers a status."""
 
     _target = b""
+
+    def _known(self, data: bytes) -> bool:
+        return False  # the target of each request is needed
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

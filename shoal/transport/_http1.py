@@ -7,6 +7,7 @@ server's are responses, and the two are not paired; a stream sends any number of
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import httptools
@@ -15,6 +16,7 @@ from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
 from shoal.message import Message, clean
 from shoal.transport._connection import Connection
 from shoal.transport._header import _names, encode, encode_shared, read_name
+from shoal.transport._heads import LARGEST, known, learn, numbers_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class HttpSocket(Connection):
     """A connection that carries HTTP/1.1, either side of it."""
 
     _start: bytes  # what every message of this side begins with
+    _ordinary: bytes  # what an ordinary message of the other side begins with
     _last = False  # the peer said that this message is its last one
     _deaf = False  # and it has come: whatever follows is nobody's
 
@@ -50,6 +53,7 @@ class HttpSocket(Connection):
         self._head = self._header  # the same once it is complete
         self._header_size = 0
         self._body: bytes | bytearray = b""
+        self._numbers: re.Match[bytes] | None = None  # of a head that may be learnt
         self._parser: Any = self._new_parser()
 
     def _new_parser(self) -> Any:
@@ -61,6 +65,8 @@ class HttpSocket(Connection):
         if self._lost or self._deaf:
             return
         data = self._buffer[:nbytes]
+        if nbytes <= LARGEST and not self._started and self._known(bytes(data)):
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -69,6 +75,17 @@ class HttpSocket(Connection):
             self._broken(bytes(data[:4]), error)
         if self._started and not self._lost and not self._deaf:
             self._incomplete(nbytes)
+
+    def _known(self, data: bytes) -> bool:
+        """Take a message whose head is like one the parser has seen; False if it is not."""
+        self._numbers = numbers = numbers_of(data)
+        message = None if numbers is None else known(numbers)
+        if message is None or len(message.body) > self._max_message:
+            return False
+        if self._timer is not None:
+            self._cancel_timer()
+        Connection._received(self, message)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -160,6 +177,8 @@ class HttpSocket(Connection):
         self._started = False
         if self._timer is not None:
             self._cancel_timer()
+        if self._numbers is not None and self._numbers.string.startswith(self._ordinary):
+            learn(self._numbers, self._head)
         body = self._body
         self._received(Message(self._head, body if isinstance(body, bytes) else bytes(body)))
         if self._last:
@@ -169,13 +188,18 @@ class HttpSocket(Connection):
     # Encoding
 
     def _encode(self, message: Message) -> bytes:
-        # What is the message's own comes first: a reader takes the first of two equal names.
-        shared = message.shared
-        body = message.body
+        # What is shared comes first, so that the peer can know it again.
+        header, body, shared = message.header, message.body, message.shared
+        lines = b""
+        if shared is not None:
+            if shared.keys().isdisjoint(header):
+                lines = encode_shared(shared)
+            else:
+                header = message.headers()
         return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (
             self._start,
-            encode(message.header),
-            b"" if shared is None else encode_shared(shared),
+            lines,
+            encode(header),
             len(body),
             body,
         )
@@ -183,6 +207,8 @@ class HttpSocket(Connection):
 
 class ClientSocket(HttpSocket):
     """The side that dialled: sends requests, receives responses."""
+
+    _ordinary = b"HTTP/1.1 200 OK\r\n"
 
     def __init__(self, host: str, buffer: memoryview, max_message: int, timeout: float) -> None:
         super().__init__(buffer, max_message, timeout)
@@ -225,6 +251,7 @@ class ServerSocket(HttpSocket):
     """The side that accepted: receives requests, sends responses."""
 
     _start = b"HTTP/1.1 200 OK\r\n"
+    _ordinary = b"POST / HTTP/1.1\r\n"
 
     def _new_parser(self) -> Any:
         parser = httptools.HttpRequestParser(self)

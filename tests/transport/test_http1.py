@@ -381,7 +381,7 @@ async def test_the_bytes_of_a_request() -> None:
     await socket.send(Message({"micro-id": "1"}, b"{}", shared))
     assert wire.written == (
         b"POST / HTTP/1.1\r\nHost: 127.0.0.1:9\r\nUser-Agent: shoal\r\n"
-        b"Micro-Id: 1\r\nContent-Type: application/json\r\nMicro-Service: greeter\r\n"
+        b"Content-Type: application/json\r\nMicro-Service: greeter\r\nMicro-Id: 1\r\n"
         b"Content-Length: 2\r\n\r\n{}"
     )
     ended(socket)
