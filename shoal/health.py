@@ -30,9 +30,33 @@ class Readiness:
         return "; ".join(map(str, self.reasons)) or "ready"
 
 
+NUMBERS = {
+    "ready": "whether the service should get work",
+    "part_well": "whether a part of the service is well",
+    "server_requests_running": "requests that run now",
+    "server_requests_limit": "requests that may run at once",
+    "server_requests_waiting": "requests that wait for their turn",
+    "server_requests_refused": "requests refused for overload since the start",
+    "server_overloaded": "whether requests have to wait for their turn",
+    "server_lateness_seconds": "how late the event loop was when it was last measured",
+    "server_requests": "requests that came since the start",
+    "server_errors": "requests that failed since the start",
+    "client_connections_idle": "open connections that no call uses",
+    "client_addresses": "addresses with idle connections",
+    "client_retry_budget": "attempts that may be repeated now",
+    "selector_nodes": "nodes that are known of a service",
+    "selector_nodes_out": "nodes that get no calls after errors",
+    "selector_calls_in_flight": "calls under way to a service",
+    "selector_stale": "whether the registry cannot tell of a service, so its last nodes count",
+    "loop_blocked_seconds": "for how long the event loop has not turned",
+    "loop_blockages": "times the event loop was blocked since the start",
+}
+"""What parts may tell in numbers, and what each means."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A number that is read when somebody asks: `shoal_<name>` in metrics."""
+    """A number that is read when somebody asks: `shoal_<name>` in metrics, one of `NUMBERS`."""
 
     name: str
     value: float

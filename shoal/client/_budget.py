@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from shoal.health import Gauge
+
 
 class Budget:
     """Repeated attempts may be a tenth of all calls, and a few more for a client that calls rarely.
@@ -16,6 +20,10 @@ class Budget:
 
     def __repr__(self) -> str:
         return f"Budget({self._saved:.1f} of {self._reserve:g})"
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield how many attempts may be repeated now."""
+        yield Gauge("client_retry_budget", self._saved)
 
     def earn(self) -> None:
         """Count a call."""

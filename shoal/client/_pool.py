@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
+from shoal.health import Gauge
 from shoal.registry import Node
 from shoal.transport import Socket, Transport
 
@@ -25,6 +27,12 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"Pool({ {address: len(idle) for address, idle in self._idle.items()} })"
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield how many connections are idle, and to how many addresses; any thread may ask."""
+        idle = [len(sockets) for sockets in list(self._idle.values())]
+        yield Gauge("client_connections_idle", sum(idle))
+        yield Gauge("client_addresses", len(idle))
 
     def take(self, address: str) -> Socket | None:
         """Return an idle socket for an address, None if there is none."""

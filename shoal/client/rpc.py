@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, Unpack
@@ -28,6 +28,7 @@ from shoal.errors import (
     Timeout,
     Unavailable,
 )
+from shoal.health import Gauge, gauges
 from shoal.message import Header, Message
 from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Node
@@ -69,6 +70,10 @@ class RpcClient(Client):
 
     def __repr__(self) -> str:
         return f"RpcClient({self._selector!r}, {self._pool!r})"
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield what it holds now, in numbers; any thread may ask."""
+        return gauges(self._pool, self._budget)
 
     # Calls
 

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import random
 from asyncio import get_running_loop
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextvars import Context
 from typing import Any, TypedDict
 
 from shoal import context
 from shoal.errors import ServiceNotFound, Timeout, Unavailable
+from shoal.health import Gauge
 from shoal.plugins import plugin_name
 from shoal.registry import Change, Node, Registry
 from shoal.selector import Filter, Next, Selector, Strategy
@@ -103,6 +104,17 @@ class CachedSelector(Selector):
         )
 
     async def select(
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield what is known of every service, in numbers; any thread may ask."""
+        for name, entry in list(self._entries.items()):
+            nodes, labels = entry.nodes, {"service": name}
+            loads = list(nodes.loads.values())
+            in_flight = sum(load.in_flight for load in loads)
+            yield Gauge("selector_nodes", len(loads), labels)
+            yield Gauge("selector_nodes_out", len(nodes.health.out), labels)
+            yield Gauge("selector_calls_in_flight", in_flight, labels)
+            yield Gauge("selector_stale", float(entry.failure is not None), labels)
+
         self, service: str, *, filters: Sequence[Filter] = (), strategy: Strategy | None = None
     ) -> Next:
         choice = self._ready.get(service)

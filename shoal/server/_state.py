@@ -37,7 +37,15 @@ def numbers(server: RpcServer) -> Iterator[Gauge]:
     """Yield the numbers of a server and of the parts beside it; any thread may ask."""
     yield Gauge("ready", float(bool(readiness(server))))
     yield Gauge("server_requests_running", server.running)
-    yield Gauge("server_requests_limit", server.concurrency)
+    admission = getattr(server, "admission", None)  # which a server has once it has started
+    if admission is None:
+        yield Gauge("server_requests_limit", server.concurrency)
+    else:
+        yield Gauge("server_requests_limit", int(min(server.concurrency, admission.limit)))
+        yield Gauge("server_requests_waiting", len(admission.line.waiting))
+        yield Gauge("server_requests_refused", admission.line.refused)
+        yield Gauge("server_overloaded", float(admission.overloaded))
+        yield Gauge("server_lateness_seconds", max(0.0, admission.lateness))
     yield Gauge("server_requests", server.requests)
     yield Gauge("server_errors", server.errors)
     parts = {

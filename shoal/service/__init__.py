@@ -11,7 +11,7 @@ from typing import Any, Self, Unpack
 
 from shoal.broker import Broker
 from shoal.client import Client
-from shoal.health import Readiness, Reason
+from shoal.health import Readiness, Reason, gauges
 from shoal.options import Options, Settings, parse_or_exit, read_environment
 from shoal.plugins import PluginError
 from shoal.registry import Registry
@@ -140,8 +140,13 @@ class Service:
         if self._running:
             raise RuntimeError(f"{self.options.name} is running already")
         parts = self._parts
-        health = Health(self._own_options, lambda: self.ready, None, self._watchdog)
+        pages = [one.page for one in parts.telemetry if one.page is not None]
+        health = Health(
+            self._own_options, lambda: self.ready, pages[0] if pages else None, self._watchdog
+        )
         self._health = health
+        for one in parts.telemetry:
+            one.read(lambda: gauges(parts.server, health))
         try:
             health.start()
             await parts.server.start()
@@ -232,6 +237,8 @@ async def connect(**settings: Unpack[Settings]) -> AsyncIterator[Client]:
     The environment (`MICRO_*`) goes over the settings, as it does for a service.
     """
     parts = build(read_environment(Options(**settings)))
+    for one in parts.telemetry:
+        one.read(lambda: gauges(parts.client, parts.selector))
     try:
         yield parts.client
     finally:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import msgspec
 
-from shoal.health import Readiness, Reason
+from shoal.health import Gauge, Readiness, Reason
 from shoal.options import Options
 from shoal.service._health_port import JSON, HealthPort, Page
 from shoal.service._watchdog import Watchdog
 
 logger = logging.getLogger("shoal.service")
+
+METRICS = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 
 
 class Health:
@@ -23,7 +25,7 @@ class Health:
         self,
         options: Options,
         ready: Callable[[], Readiness],
-        metrics: Callable[[], Page] | None,
+        metrics: Callable[[], bytes] | None,
         watchdog: Watchdog | None = None,
     ) -> None:
         """Take a watchdog that somebody else starts in the same loop, or make one.
@@ -38,8 +40,10 @@ class Health:
         if options.health:
             pages = {"/healthz": self._live, "/readyz": self._readiness}
             if metrics is not None:
-                pages["/metrics"] = metrics
+                pages["/metrics"] = lambda: Page(200, metrics(), METRICS)
             self.port = HealthPort(options.health, pages)
+        elif metrics is not None:
+            logger.warning("metrics are kept and nobody can ask: health_address says where")
 
     def start(self) -> None:
         """Watch the running loop and listen. Raises Unavailable if the address cannot be had."""
@@ -55,6 +59,11 @@ class Health:
             self.watchdog.stop()
         if self.port is not None:
             self.port.stop()
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield how the loop does; any thread may ask."""
+        yield Gauge("loop_blocked_seconds", self.watchdog.blocked)
+        yield Gauge("loop_blockages", self.watchdog.blockages)
 
     def reasons(self) -> tuple[Reason, ...]:
         """Return what speaks against giving the loop work."""

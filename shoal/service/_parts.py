@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from shoal.registry import Registry
 from shoal.selector import Selector
 from shoal.server import Server
 from shoal.server._settings import ServerSettings
+from shoal.telemetry import Telemetry, make
 from shoal.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -32,9 +34,12 @@ class Parts:
     client: Client
     server: Server
     owned: set[str]
+    telemetry: list[Telemetry]
 
     async def close(self) -> None:
         """Close what was made here, in the order in which the parts lean on each other."""
+        for one in self.telemetry:
+            one.close()
         if "client" in self.owned:
             await self.client.close()
         if "broker" in self.owned:
@@ -68,12 +73,14 @@ def build(options: Options) -> Parts:
     transport: Transport = part("transport", **shared)
     broker: Broker = part("broker", registry=registry, **shared)
     selector: Selector = part("selector", registry=registry)
+    telemetry = make(options.telemetry, options.name, options.plugin("broker")[0])
+    middleware = (*(one.middleware for one in telemetry), *options.middleware)
     made = {"transport": transport, "broker": broker, "codecs": codecs}
     client: Client = part(
         "client",
         **made,
         selector=selector,
-        middleware=options.middleware,
+        middleware=middleware,
         settings=ClientSettings(
             timeout=options.client_request_timeout,
             retries=options.client_retries,
@@ -87,14 +94,15 @@ def build(options: Options) -> Parts:
         **made,
         name=options.name or "shoal.server",
         registry=registry,
-        middleware=options.middleware,
-        settings=_server_settings(options),
+        middleware=middleware,
+        settings=_server_settings(options, (client, selector)),
     )
-    return Parts(registry, transport, broker, selector, client, server, owned)
+    return Parts(registry, transport, broker, selector, client, server, owned, telemetry)
 
 
-def _server_settings(options: Options) -> ServerSettings:
-    settings = {
+def _server_settings(options: Options, beside: Sequence[object]) -> ServerSettings:
+    settings: dict[str, Any] = {
+        "beside": beside,
         "version": options.version,
         "address": options.address,
         "advertise": options.advertise,
@@ -108,7 +116,7 @@ def _server_settings(options: Options) -> ServerSettings:
     }
     if options.id:
         settings["id"] = options.id
-    return ServerSettings(**settings)  # type: ignore[arg-type]  # each field has its own type
+    return ServerSettings(**settings)
 
 
 def _construct(interface: str, name: str, offered: dict[str, Any]) -> Any:

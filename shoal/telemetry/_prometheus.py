@@ -1,0 +1,100 @@
+"""Module _prometheus keeps metrics for Prometheus, named as OpenTelemetry's conventions become."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from shoal.health import NUMBERS
+from shoal.middleware import Call, Next
+from shoal.telemetry import Read, Telemetry
+from shoal.telemetry._observed import End, code_of, kind_of, observed
+
+# What the conventions advise, in seconds.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+
+_RPC = ("rpc_method", "server_address", "error_type", "rpc_response_status_code")
+_EVENT = ("messaging_destination_name", "messaging_system", "error_type")
+
+
+class PrometheusTelemetry(Telemetry):
+    """Keeps metrics of its own, and gives them with those of prometheus_client's own registry."""
+
+    def __init__(self, service: str, broker: str) -> None:
+        self.middleware = self._observe
+        self.page = self._page
+        self._broker = broker
+        self._registry = CollectorRegistry()
+        self._state = _State()
+        self._registry.register(self._state)
+        self._durations = {
+            "client": self._histogram("rpc_client_call_duration", "calls made", _RPC),
+            "server": self._histogram("rpc_server_call_duration", "requests served", _RPC),
+            "publisher": self._histogram(
+                "messaging_client_operation_duration", "events published", _EVENT
+            ),
+            "subscriber": self._histogram("messaging_process_duration", "events handled", _EVENT),
+        }
+
+    def __repr__(self) -> str:
+        return f"PrometheusTelemetry({', '.join(self._durations)})"
+
+    def _histogram(self, name: str, what: str, labels: tuple[str, ...]) -> Histogram:
+        return Histogram(
+            f"{name}_seconds",
+            f"How long {what} took.",
+            labels,
+            registry=self._registry,
+            buckets=BUCKETS,
+        )
+
+    async def _observe(self, call: Call, next: Next) -> Any:
+        """Measure how long a call or event takes."""
+        return await observed(call, next, self._end(call))
+
+    def _end(self, call: Call) -> End:
+        begun = time.perf_counter()
+        durations = self._durations[call.side]
+
+        def end(error: BaseException | None) -> None:
+            labels: tuple[str, ...]
+            if call.side in ("client", "server"):
+                labels = (call.endpoint, call.service, kind_of(error), code_of(error))
+            else:
+                labels = (call.endpoint, self._broker, kind_of(error))
+            durations.labels(*labels).observe(time.perf_counter() - begun)
+
+        return end
+
+    def read(self, numbers: Read) -> None:
+        self._state.numbers = numbers
+
+    def _page(self) -> bytes:
+        return generate_latest(self._registry) + generate_latest(REGISTRY)
+
+    def close(self) -> None:
+        self._state.numbers = None
+
+
+class _State(Collector):
+    """Reads the numbers of a service when somebody asks for the page."""
+
+    def __init__(self) -> None:
+        self.numbers: Read | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for gauge in self.numbers() if self.numbers is not None else ():
+            family = families.get(gauge.name)
+            if family is None:
+                meaning = NUMBERS.get(gauge.name, gauge.name)
+                family = families[gauge.name] = GaugeMetricFamily(
+                    f"shoal_{gauge.name}", meaning, labels=list(gauge.labels)
+                )
+            family.add_metric(list(gauge.labels.values()), gauge.value)
+        yield from families.values()
