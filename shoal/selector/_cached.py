@@ -55,6 +55,7 @@ class _Entry:
         self.quiet_until = 0.0
         self.last_used = now
         self.dropped = False
+        self.doubtful = False
         self.touched: set[str] = set()  # ids a watch told of while a look-up ran
         self.watch: asyncio.Task[None] | None = None
         self.lookup: asyncio.Task[None] | None = None
@@ -96,14 +97,14 @@ class CachedSelector(Selector):
 
     def __repr__(self) -> str:
         out = sum(len(nodes.health.out) for nodes in self._nodes.values())
+        doubtful = sum(len(nodes.doubt.ids) for nodes in self._nodes.values())
         failing = sum(entry.failure is not None for entry in self._entries.values())
         return (
             f"{type(self).__name__}({self._registry!r}, {len(self._entries)} services,"
             f" {sum(len(nodes.loads) for nodes in self._nodes.values())} nodes,"
-            f" {out} of them out, {failing} services stale)"
+            f" {out} of them out, {doubtful} in doubt, {failing} services stale)"
         )
 
-    async def select(
     def gauges(self) -> Iterator[Gauge]:
         """Yield what is known of every service, in numbers; any thread may ask."""
         for name, entry in list(self._entries.items()):
@@ -115,6 +116,7 @@ class CachedSelector(Selector):
             yield Gauge("selector_calls_in_flight", in_flight, labels)
             yield Gauge("selector_stale", float(entry.failure is not None), labels)
 
+    async def select(
         self, service: str, *, filters: Sequence[Filter] = (), strategy: Strategy | None = None
     ) -> Next:
         choice = self._ready.get(service)
@@ -135,6 +137,8 @@ class CachedSelector(Selector):
         nodes = self._nodes.get(service)
         if nodes is not None:
             nodes.mark(node, error, elapsed)
+            if error is not None and nodes.doubt.ids and nodes.disprove(node, error):
+                self._publish(self._entries[service])
 
     async def close(self) -> None:
         if self._loop is not None and self._loop.is_closed():
@@ -305,6 +309,18 @@ class CachedSelector(Selector):
             entry.settled.set()
         else:
             self._ready.pop(name, None)
+        doubtful = len(entry.nodes.doubt.ids)
+        if doubtful and not entry.doubtful:
+            logger.warning(
+                "%r tells of no node of service %r any more; the %d known last are called as long"
+                " as they answer",
+                self._registry,
+                name,
+                doubtful,
+            )
+        elif entry.doubtful and not doubtful and entry.nodes.loads:
+            logger.info("%r tells again who runs service %r", self._registry, name)
+        entry.doubtful = bool(doubtful)
 
     def _schedule(self, entry: _Entry, delay: float) -> None:
         if entry.timer is not None:

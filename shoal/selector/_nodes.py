@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import replace
 
 from shoal.errors import Unavailable
 from shoal.registry import Node, Record
 from shoal.selector import Filter, Load
-from shoal.selector._health import Health, Policy
+from shoal.selector._doubt import Doubt
+from shoal.selector._health import Health, Out, Policy, unreachable
 from shoal.selector._pool import ID, Pool
 from shoal.selector.filters import Pure
 
@@ -25,6 +26,7 @@ class Nodes:
         self.name = name
         self.loads: dict[str, Load] = {}
         self.health = Health(self.loads, self._health_changed, clock=clock, rng=rng, policy=policy)
+        self.doubt = Doubt(clock)
         self.pool = Pool(name, self.loads, self.health)
         self._versions: dict[str, str] = {}  # node id -> version
         self._shapes: dict[str, Record] = {}  # version -> its record without nodes
@@ -67,6 +69,17 @@ class Nodes:
         version = record.version
         self._put((), [one.id for one in record.nodes if self._versions.get(one.id) == version])
 
+    def disprove(self, node: Node, error: Exception) -> bool:
+        """Forget a node in doubt that could not be reached; True if it is gone."""
+        load = self.loads.get(node.id)
+        if load is None or load.node is not node or node.id not in self.doubt.ids:
+            return False
+        if not unreachable(error):
+            return False
+        self.health.out.setdefault(node.id, Out())  # it is not to be recalled
+        self._changed((), [self._drop(node.id)])
+        return True
+
     def busy(self) -> bool:
         """Whether calls are running."""
         return bool(self._leaving) or any(load.in_flight for load in self.loads.values())
@@ -81,9 +94,11 @@ class Nodes:
             self._shapes[record.version] = replace(record, nodes=())
             self._forget_views()
 
-    def _put(self, found: Iterable[tuple[Node, str]], lost: Iterable[str]) -> None:
-        added: list[Load] = []
+    def _put(self, found: Collection[tuple[Node, str]], lost: Collection[str]) -> None:
+        self.doubt.vouched({node.id for node, _ in found})
+        lost = self.doubt.leaving(lost, self.loads, self.health.out, known=bool(found))
         gone = [self._drop(id) for id in lost]
+        added = self._recall()
         fresh = False
         for node, version in found:
             load = self.loads.get(node.id)
@@ -99,17 +114,29 @@ class Nodes:
             load.node = node
             self._versions[node.id] = version
             fresh = True
-        if fresh or gone:
+        self._changed(added, gone, fresh)
+
+    def _changed(self, added: Sequence[Load], gone: Sequence[Load], fresh: bool = False) -> None:
+        if fresh or added or gone:
             self.pool.members_changed(added, gone)
             self._forget_views()
 
     def _drop(self, id: str) -> Load:
         load = self.loads.pop(id)
-        del self._versions[id]
-        self.health.out.pop(id, None)
+        alive = self.health.out.pop(id, None) is None
+        self.doubt.left(load, self._versions.pop(id), alive)
         if load.in_flight:
             self._leaving[id, load.node.address] = load
         return load
+
+    def _recall(self) -> list[Load]:
+        back = self.doubt.recalled(self.loads)
+        for load, version in back:
+            self.loads[load.node.id] = load
+            self._versions[load.node.id] = version
+            self._shapes.setdefault(version, Record(self.name, version))
+            self._leaving.pop((load.node.id, load.node.address), None)
+        return [load for load, _ in back]
 
     def _forget_views(self) -> None:
         self._records = None

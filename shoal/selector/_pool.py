@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from shoal.errors import Unavailable
+from shoal.errors import ServiceNotFound, Unavailable
 from shoal.registry import Node
 from shoal.selector import Filter, Load, Next, Strategy
 from shoal.selector._health import Health
@@ -75,13 +75,14 @@ class Pool:
     def candidates(self) -> Loads:
         """Return the loads to choose from while some are out; all of them if none is left.
 
-        Raises Unavailable if there are none, or the policy is strict.
+        Raises ServiceNotFound if there are none, Unavailable if all are out and the policy is
+        strict.
         """
         self.health.offer()
         if self.live:
             return self.live
         if not self.everyone:
-            raise Unavailable(f"no node of service {self.name!r} is left", id=ID)
+            raise ServiceNotFound(f"no node of service {self.name!r} is left", id=ID)
         if self.health.policy.strict:
             raise Unavailable(
                 f"all {len(self.everyone)} nodes of service {self.name!r} are left out after"

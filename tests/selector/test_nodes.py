@@ -86,11 +86,12 @@ def test_calls_of_a_node_that_came_back_are_counted_right() -> None:
     nodes.update(record(0))
     choose = Choice(nodes.pool, lambda service, loads: loads[0])
     first = choose()
+    nodes.update(record(1))
     nodes.remove(record(0))
     assert nodes.busy()
     nodes.update(record(0))
     second = choose()
-    (load,) = nodes.pool.live
+    load = nodes.pool.live[0]
     assert load.in_flight == 2
     nodes.mark(first, None, 0.1)
     nodes.mark(second, None, 0.1)
@@ -113,6 +114,7 @@ def test_the_last_node_may_leave_between_choice_and_call() -> None:
     nodes.update(record(0))
     choose = Choice(nodes.pool, lambda service, loads: loads[0])
     assert repr(choose) == "Choice('greeter', 1 live nodes)"
+    nodes.mark(choose(), ConnectionClosed(), 0.1)
     nodes.remove(record(0))
     with pytest.raises(Unavailable, match="no node of service 'greeter' is left"):
         choose()

@@ -58,6 +58,8 @@ class CacheTests(SelectorSetting):
             choose = await selector.select(name)
             given = choose()
             await registry.deregister(Record(name, nodes=(node,)))
+            # The last node may still answer: it need not be forgotten before it does not.
+            selector.mark(name, given, ConnectionClosed(), 0.001)
             await self._becomes(lambda: self._missing(selector, name), True)
             selector.mark(name, given, ConnectionClosed(), 0.001)
 
