@@ -133,7 +133,12 @@ class Service:
         stderr if the program has not. Exits with code 1 and a sentence when the service cannot
         start.
         """
-        run_until_signal(self, self.options)
+        run_until_signal(self, self.options, self._identity)
+
+    def _identity(self) -> dict[str, str]:
+        record = getattr(self._made.server, "record", None) if self._made is not None else None
+        node = {"node": record.nodes[0].id} if record is not None else {}
+        return {"service": self.options.name, **node}
 
     async def __aenter__(self) -> Self:
         """Start: listen, connect the broker, register. Raises what the parts raise."""
@@ -206,7 +211,8 @@ class Group:
         """Serve all of them until SIGINT or SIGTERM, as `Service.run` does."""
         options = [service.options for service in self.services] or [Options()]
         workers = max(one.workers for one in options)
-        run_until_signal(self, replace(options[0], workers=workers))
+        names = ",".join(service.options.name for service in self.services)
+        run_until_signal(self, replace(options[0], workers=workers), lambda: {"service": names})
 
     async def __aenter__(self) -> Self:
         """Start all; if one cannot, those before it are stopped again."""

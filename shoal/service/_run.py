@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -18,6 +18,7 @@ from shoal.errors import Error
 from shoal.options import Options
 from shoal.plugins import PluginError
 from shoal.service._workers import Worker, patience, supervise
+from shoal.telemetry import JsonFormatter
 from shoal.tls import TlsError
 
 logger = logging.getLogger("shoal.service")
@@ -26,15 +27,18 @@ THREADS = "shoal-"  # what the names of a server's threads begin with
 IDLE = 1.0  # seconds in which a thread that does nothing has surely ended
 
 
-def run_until_signal(service: AbstractAsyncContextManager[Any], options: Options) -> None:
-    """Enter the service, wait for SIGINT or SIGTERM, leave it; or have workers do so."""
+def run_until_signal(
+    service: AbstractAsyncContextManager[Any],
+    options: Options,
+    identity: Callable[[], Mapping[str, str]],
+) -> None:
+    """Enter the service, wait for SIGINT or SIGTERM, leave it; or have workers do so.
+
+    `identity` gives what every line of a log in JSON says of who wrote it.
+    """
     worker = Worker.here()
     if not logging.getLogger().handlers:
-        who = "" if worker is None else f"worker {worker.number}: "
-        logging.basicConfig(
-            level=getattr(logging, options.log_level.upper(), logging.INFO),
-            format=f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s",
-        )
+        _log(options, worker, identity)
     if worker is None and options.workers > 1:
         if code := supervise(options):
             raise SystemExit(code)
@@ -46,6 +50,23 @@ def run_until_signal(service: AbstractAsyncContextManager[Any], options: Options
         sys.stderr.write(f"{options.name or 'service'}: {error}\n")
         raise SystemExit(1) from None
     _leave_threads()
+
+
+def _log(
+    options: Options, worker: Worker | None, identity: Callable[[], Mapping[str, str]]
+) -> None:
+    """Set up logging to stderr."""
+    handler = logging.StreamHandler()
+    if options.log_format == "json":
+        number = {} if worker is None else {"worker": str(worker.number)}
+        handler.setFormatter(JsonFormatter(lambda: {**identity(), **number}))
+    else:
+        who = "" if worker is None else f"worker {worker.number}: "
+        handler.setFormatter(
+            logging.Formatter(f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s")
+        )
+    level = getattr(logging, options.log_level.upper(), logging.INFO)
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 async def _serve(
