@@ -62,6 +62,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "memory": "shoal.transport.memory:MemoryTransport",
         "nats": "shoal.transport.nats:NatsTransport",
         "rabbitmq": "shoal.transport.rabbitmq:RabbitTransport",
+        "tcp": "shoal.transport.tcp:TcpTransport",
     },
 }
 

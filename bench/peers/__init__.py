@@ -3,11 +3,13 @@
 PYTHON: dict[str, tuple[str, ...]] = {
     "grpc_aio": ("grpcio",),
     "shoal_http": ("shoal",),
+    "shoal_native": ("shoal",),
     "aiohttp_both": ("aiohttp",),
     "grpclib": ("grpclib",),
     "fastapi_httpx": ("fastapi", "uvicorn", "httptools", "httpx"),
     "thriftpy2_threads": ("thriftpy2",),
     "probe_tcp": (),
+    "probe_mux": (),
     "probe_http": ("httptools",),
 }
 """Modules of this package, each with the distributions it needs beside `COMMON`."""

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from shoal.message import Message
 
-
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 

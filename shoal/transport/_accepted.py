@@ -20,6 +20,8 @@ class AcceptedSockets:
         self._accept = accept
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None] | None] = set()  # those that only close their socket
+        self.from_inside = False
+        """Whether one of the tasks closes all, and waits for the others."""
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -51,11 +53,20 @@ class AcceptedSockets:
 
         A socket that is being closed already is left the time that takes.
         """
-        tasks = self._tasks - {asyncio.current_task()}
-        for task in tasks - self._closing:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.from_inside = asyncio.current_task() in self._tasks
+        while tasks := self._tasks - {asyncio.current_task()}:  # one may start others
+            for task in tasks - self._closing:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._closing.discard(task)
+
+
+class Accepted(asyncio.BaseProtocol):
+    """What a listener makes for a connection: the protocol, and what runs as long as it lasts."""
+
+    async def serve(self, sockets: AcceptedSockets) -> None:
+        """Serve the connection until it is closed; cancelled, close it."""
+        raise NotImplementedError

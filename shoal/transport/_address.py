@@ -12,6 +12,18 @@ _HOST = re.compile(r"[^\s/\\@?#\[\]\x00-\x20\x7f]*")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
+_UNIX = re.compile(r"unix://(/[^\x00?]+)(?:\?mode=([0-7]{3,4}))?")
+
+
+def unix_path(address: str) -> tuple[str, int] | None:
+    """Return the path and the mode of `unix:///path` or `unix:///path?mode=660`, None for others.
+
+    The mode is the file's permissions, of its owner alone if none is given.
+    """
+    found = _UNIX.fullmatch(address)
+    return (found[1], int(found[2] or "600", 8)) if found else None
+
+
 def split(address: str) -> tuple[str, range]:
     """Return the host and the ports of `host:port`, `host:first-last`, `[::1]:port` or `:port`.
 

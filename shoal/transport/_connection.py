@@ -9,6 +9,7 @@ from typing import Any
 from shoal.errors import ConnectionClosed, Error
 from shoal.message import Message
 from shoal.transport import Socket
+from shoal.transport._accepted import Accepted, AcceptedSockets
 from shoal.transport._address import join
 from shoal.transport._inbox import Inbox
 
@@ -18,7 +19,7 @@ LINGER_MOST = 10.0
 _DISCARD = 4096
 
 
-class Connection(asyncio.BufferedProtocol, Socket):
+class Connection(Accepted, asyncio.BufferedProtocol, Socket):
     """A connection that has been made; a subclass reads and writes the framing.
 
     It is `lost` from the moment one side wants it closed; the transport below may then still
@@ -67,6 +68,10 @@ class Connection(asyncio.BufferedProtocol, Socket):
         if inbox.messages and not self._paused and not self._lost and self._full():
             self._paused = True
             self._transport.pause_reading()
+
+    async def serve(self, sockets: AcceptedSockets) -> None:
+        """Serve this connection that a listener has accepted, as one socket, and close it."""
+        await sockets.serve(self)
 
     # Socket
 

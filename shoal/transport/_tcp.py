@@ -7,15 +7,14 @@ import errno
 import logging
 import socket as tcp
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from shoal.errors import BadRequest, Unavailable
 from shoal.tls import LiveContext
-from shoal.transport import Accept, Listener
-from shoal.transport._accepted import AcceptedSockets
-from shoal.transport._address import candidates, join, one
-from shoal.transport._connection import Connection
+from shoal.transport import NO_METADATA, Accept, Listener, _unix
+from shoal.transport._accepted import Accepted, AcceptedSockets
+from shoal.transport._address import candidates, join, one, unix_path
 
 logger = logging.getLogger(__name__)
 
@@ -36,19 +35,27 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 async def dial(
     address: str, protocol: Callable[[], P], secure: LiveContext | None, timeout: float
 ) -> P:
-    """Connect to `host:port` within seconds; an empty host is this machine.
+    """Connect to `host:port` or `unix:///path` within seconds; an empty host is this machine.
 
     Raises Unavailable, naming the address and what is wrong, and BadRequest for no address.
     """
-    host, port = one(address)
+    path = unix_path(address)
+    host, port = one(address) if path is None else ("", 0)
+    loop = asyncio.get_running_loop()
     # Where the loop has a timeout of its own for the handshake, it must not be the one that fires.
     own: dict[str, Any] = {"ssl_handshake_timeout": timeout + 1} if secure else {}
     try:
         async with asyncio.timeout(timeout):
             context = await secure.current() if secure else None
-            transport, connection = await asyncio.get_running_loop().create_connection(
-                protocol, host or "localhost", port, ssl=context, **own
-            )
+            if path is not None:
+                own["server_hostname"] = "localhost" if secure else None
+                transport, connection = await loop.create_unix_connection(
+                    protocol, path[0], ssl=context, **own
+                )
+            else:
+                transport, connection = await loop.create_connection(
+                    protocol, host or "localhost", port, ssl=context, **own
+                )
     except TimeoutError:
         raise Unavailable(
             f"{address} did not accept a connection within {timeout:g} s", id=ID
@@ -60,7 +67,8 @@ async def dial(
         raise Unavailable(f"cannot connect to {address}: {reason}", id=ID) from error
     except UnicodeError as error:
         raise BadRequest(f"{address!r} is no address: {error}", id=ID) from error
-    _keep_alive(transport.get_extra_info("socket"))
+    if path is None:
+        _keep_alive(transport.get_extra_info("socket"))
     return connection
 
 
@@ -75,10 +83,12 @@ class TcpListener(Listener):
     def __init__(
         self,
         accept: Accept,
-        make: Callable[[], Connection],
+        make: Callable[[AcceptedSockets], Accepted],
         secure: LiveContext | None,
         handshake_timeout: float,
+        metadata: Mapping[str, str] = NO_METADATA,
     ) -> None:
+        self.metadata = metadata
         self.address = ""
         self._make = make
         self._secure = secure
@@ -88,6 +98,7 @@ class TcpListener(Listener):
         self._sockets = AcceptedSockets(accept)
         self._arrived: set[tcp.socket] = set()  # accepted, and their task has not begun
         self._pause: asyncio.TimerHandle | None = None
+        self._file: tuple[str, tuple[int, int] | None] | None = None  # a Unix socket's
 
     def __repr__(self) -> str:
         state = "" if self._listening else " closed"
@@ -96,15 +107,21 @@ class TcpListener(Listener):
     async def open(self, address: str) -> None:
         """Bind and begin to accept. Raises Unavailable or BadRequest."""
         failure: OSError | None = None
-        for host, port in candidates(address):
+        path = unix_path(address)
+        for host, port in [path] if path is not None else candidates(address):
             try:
-                self._listening = await _bind(host, port)
+                if path is not None:
+                    self._listening = [await asyncio.to_thread(_unix.bind, *path, BACKLOG)]
+                    self._file = path[0], _unix.identity(path[0])
+                else:
+                    self._listening = await _bind(host, port)
             except OSError as error:
                 failure = error
             except UnicodeError as error:
                 raise BadRequest(f"{address!r} is no address: {error}", id=ID) from error
             else:
-                self.address = join(host or "0.0.0.0", self._listening[0].getsockname()[1])
+                bound = self._listening[0].getsockname()
+                self.address = f"unix://{host}" if path else join(host or "0.0.0.0", bound[1])
                 self._watch()
                 return
         taken = failure is not None and failure.errno == errno.EADDRINUSE
@@ -118,6 +135,8 @@ class TcpListener(Listener):
         for socket in listening:
             self._loop.remove_reader(socket.fileno())
             socket.close()
+        if listening and self._file is not None:
+            _unix.remove(*self._file)
         try:
             await self._sockets.close()
         finally:
@@ -142,7 +161,7 @@ class TcpListener(Listener):
                 return
             socket.setblocking(False)
             self._arrived.add(socket)
-            self._sockets.start(self._serve(socket, join(peer[0], peer[1])))
+            self._sockets.start(self._serve(socket, join(*peer[:2]) if peer else self.address))
 
     def _no_room(self, error: OSError) -> None:
         logger.warning(
@@ -158,7 +177,7 @@ class TcpListener(Listener):
         self._arrived.discard(socket)
         limit = {"ssl_handshake_timeout": self._handshake_timeout} if self._secure else {}
         # Made here, since uvloop with TLS returns a protocol of its own.
-        connection = self._make()
+        connection = self._make(self._sockets)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: connection, socket, ssl=context, **limit
@@ -166,7 +185,7 @@ class TcpListener(Listener):
         except (OSError, TimeoutError) as error:
             logger.info("no connection from %s: %s", peer, error or "it went away")
             return
-        await self._sockets.serve(connection)
+        await connection.serve(self._sockets)
 
 
 async def _bind(host: str, port: int) -> list[tcp.socket]:

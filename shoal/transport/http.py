@@ -45,7 +45,7 @@ class HttpTransport(Transport):
 
     async def listen(self, address: str, accept: Accept) -> Listener:
         secure = LiveContext(self._tls, self._tls.server_context) if self._tls else None
-        listener = TcpListener(accept, self._accepted, secure, self._dial_timeout)
+        listener = TcpListener(accept, lambda _: self._accepted(), secure, self._dial_timeout)
         await listener.open(address)
         return listener
 

@@ -8,17 +8,35 @@ import logging
 import os
 import resource
 import socket as tcp
+from pathlib import Path
 
 import pytest
 
 from shoal.errors import Unavailable
 from shoal.message import Message
-from shoal.testing.conformance.transport import has_ipv6
-from shoal.transport import Socket
+from shoal.testing.conformance.transport import TransportConformance, has_ipv6
+from shoal.transport import Socket, Transport
 from shoal.transport.http import HttpTransport
+from shoal.transport.tcp import TcpTransport
 from tests.transport.wire import PATIENCE, echo, raw, response, serving, until
 
 REQUEST = b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi"
+
+
+class TestTcpTransport(TransportConformance):
+    def make(self) -> Transport:
+        return TcpTransport()
+
+
+class TestTcpTransportOverUnixSockets(TransportConformance):
+    ports = False
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> None:
+        type(self).address = f"unix://{tmp_path}/listener.sock"
+
+    def make(self) -> Transport:
+        return TcpTransport()
 
 
 async def test_no_file_descriptors_left_does_not_end_a_listener(

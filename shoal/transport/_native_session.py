@@ -1,0 +1,293 @@
+"""Module _native_session is a session on a shared connection: the socket of one call or stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
+from shoal.message import Message
+from shoal.transport import Socket
+from shoal.transport._inbox import Inbox
+from shoal.transport._native_frames import (
+    ABORT,
+    CLOSE,
+    COST,
+    DATA,
+    FRAME,
+    MAX_PAYLOAD,
+    MESSAGE,
+    MORE,
+    PIECE,
+    TOTAL,
+    WINDOW,
+    Violation,
+    frame,
+    text_of,
+    values_of,
+)
+
+if TYPE_CHECKING:
+    from shoal.transport._native_connection import NativeConnection
+
+_pack = FRAME.pack
+
+
+class NativeSession(Socket):
+    """Messages in order on a connection, beside other sessions that do not wait for this one.
+
+    What it may send is a credit in bytes that the peer extends when messages were received.
+    """
+
+    def __init__(self, link: NativeConnection, id: int = 0) -> None:
+        """Make a session; one that is dialled gets its id with its first message."""
+        assert link.peer is not None
+        self.local, self.remote = link.local, link.remote
+        self.id = id
+        self._link = link
+        self._inbox = Inbox(link.loop)
+        self._on_lost: Callable[[], object] | None = None
+        self._error: Error | None = None  # why it is over
+        # Sending
+        self._credit = link.peer.window
+        self._more_credit: asyncio.Future[None] | None = None
+        # Receiving
+        self._owed = 0  # bytes received and done with, for which the peer gets credit again
+        self._enough = link.limits.window // 2  # of them to tell the peer
+        self._costs: deque[int] = deque()  # of the messages that wait
+        self._waiting = 0  # bytes of the window they use, with pieces behind them
+        self._behind = 0  # those of the pieces
+        self._pieces: list[bytes] | None = None
+        self._missing = 0
+        self._total = 0
+        self._header: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        state = "open" if self._error is None else "lost"
+        unread = len(self._inbox.messages)
+        return f"<session {self.id} to {self.remote} {state}, {unread} unread, {self._credit} left>"
+
+    # Socket
+
+    async def send(self, message: Message) -> None:
+        link = self._link
+        own, body, shared = message.header, message.body, message.shared
+        text = values_of(own) if own else b""
+        if self._credit <= 0 or link.choked:
+            await self._ready()
+        size = len(text) + len(body)
+        number = link.numbers.get((id(shared), *own))
+        if number is None:
+            number = link.define(own, shared)
+        if size > link.largest:
+            await self._send_large(number, text, body)
+            return
+        if not self.id:
+            link.open(self)
+        self._credit -= size + COST
+        link.write(_pack(size, MESSAGE, 0, number, self.id, len(text)), text, body)
+
+    async def _send_large(self, number: int, text: bytes, body: bytes) -> None:
+        link = self._link
+        assert link.peer is not None
+        if len(body) > link.peer.max_message:
+            raise TooLarge(f"{self.remote} takes no message of {len(body)} bytes")
+        if not self.id:
+            link.open(self)
+        view = memoryview(body)
+        piece = view[:PIECE]
+        more = MORE if len(body) > PIECE else 0
+        start = text + TOTAL.pack(len(body)) if more else text
+        size = len(start) + len(piece)
+        self._credit -= size + COST
+        link.write_large(_pack(size, MESSAGE, more, number, self.id, len(text)) + start, piece)
+        try:
+            for place in range(PIECE, len(body), PIECE):
+                if self._credit <= 0 or link.choked:
+                    await self._ready(unsent=False)
+                piece = view[place : place + PIECE]
+                more = MORE if place + PIECE < len(body) else 0
+                self._credit -= len(piece) + COST
+                link.write_large(_pack(len(piece), DATA, more, 0, self.id, 0), piece)
+        except asyncio.CancelledError:
+            if self._error is None:
+                link.write(frame(DATA, self.id, flags=ABORT))
+            raise
+
+    async def recv(self) -> Message:
+        message = await self._inbox
+        if self._costs:
+            self._release(self._costs.popleft())
+            if self._behind and not self._costs:
+                behind, self._behind = self._behind, 0
+                self._release(behind)
+        return message
+
+    def on_lost(self, callback: Callable[[], object]) -> None:
+        self._on_lost = callback
+        if self._error is not None:
+            self._link.loop.call_soon(self._tell)
+
+    async def close(self) -> None:
+        self._on_lost = None
+        link = self._link
+        if self._error is None:
+            if self.id:
+                link.write(frame(CLOSE, self.id))
+            error = ConnectionClosed("the socket was closed")
+            self._over(error)
+            # Whoever receives is resumed by the loop, as this is called from inside a task.
+            link.loop.call_soon(self._inbox.end, error)
+        await link.left()
+
+    # Waiting to send
+
+    async def _ready(self, *, unsent: bool = True) -> None:
+        link = self._link
+        while True:
+            if self._error is not None:
+                raise self._closed(unsent)
+            if self._credit <= 0:
+                if self._more_credit is None:
+                    self._more_credit = link.loop.create_future()
+                # Several may wait for it, and one that is cancelled must not cancel it for all.
+                await asyncio.shield(self._more_credit)
+            elif link.choked:
+                await link.unchoked()
+            else:
+                return
+
+    def _closed(self, unsent: bool) -> Error:
+        error = self._error
+        if isinstance(error, TooLarge | BadRequest):
+            return error.with_traceback(None)
+        closed = ConnectionClosed(f"the connection to {self.remote} is closed")
+        closed.unsent = unsent
+        return closed
+
+    # What the connection calls, from inside a callback of the loop
+
+    def took(self, message: Message, cost: int) -> None:
+        """Hand over a message that came in one frame. Raises Violation."""
+        inbox = self._inbox
+        inbox.put(message)
+        if inbox.messages:
+            self._costs.append(cost)
+            self._wait(cost)
+        else:
+            self._owed += cost
+            if self._owed >= self._enough:
+                self._grant()
+
+    def began(self, header: dict[str, str], total: int, piece: bytes) -> None:
+        """Take the first piece of a message. Raises Violation."""
+        if self._pieces is not None or total <= len(piece):
+            raise Violation("a message begins inside another")
+        if total > self._link.limits.max_message:
+            limit = self._link.limits.max_message
+            self.refuse(TooLarge(f"a message over the limit of {limit} bytes was sent"))
+            return
+        self._header, self._pieces = header, []
+        self._missing = self._total = total
+        if not self._link.reserve(total):
+            self.refuse(ConnectionClosed("too many large messages come at once"), unsent=True)
+            return
+        self.continued(piece, MORE)
+
+    def continued(self, piece: bytes, flags: int) -> None:
+        """Take another piece of a message. Raises Violation."""
+        pieces = self._pieces
+        if pieces is None:
+            raise Violation("a piece of no message")
+        pieces.append(piece)
+        cost = len(piece) + COST
+        if self._inbox.messages:
+            self._behind += cost
+            self._wait(cost)
+        else:
+            self._owed += cost
+            if self._owed >= self._enough:
+                self._grant()
+        self._missing -= len(piece)
+        if flags == MORE and self._missing > 0 and piece:
+            return
+        self._pieces = None
+        self._link.reserve(-self._total)
+        if flags == ABORT and not piece:
+            return
+        if flags or self._missing:
+            raise Violation("a body longer or shorter than it said")
+        self._inbox.put(Message(self._header, b"".join(pieces)))
+        if self._inbox.messages:
+            self._costs.append(self._behind)
+            self._behind = 0
+
+    def credited(self, count: int) -> None:
+        """Send more. Raises Violation."""
+        self._credit += count
+        if self._credit > 2**31:
+            raise Violation("more credit than a window may have")
+        waiter = self._more_credit
+        if waiter is not None and self._credit > 0:
+            self._more_credit = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def refuse(self, error: Error, *, unsent: bool = False) -> None:
+        """End this session, and tell both sides why."""
+        code = 503 if unsent else error.code
+        self._link.write(frame(CLOSE, self.id, number=code, payload=text_of(error)))
+        self._over(ConnectionClosed(f"the connection to {self.remote} is closed"))
+        self._inbox.end(error)
+        self._tell()
+
+    def end(self, error: Error) -> None:
+        """Let receiving raise the error after what has arrived, and tell that the peer is gone."""
+        if self._error is None:
+            self._over(error)
+            self._inbox.end(error)
+            self._tell()
+
+    # Windows
+
+    def _wait(self, cost: int) -> None:
+        self._waiting += cost
+        self._link.waits(cost)
+        if self._waiting > self._link.limits.window + MAX_PAYLOAD + COST:
+            raise Violation("more was sent than the window allows")
+
+    def _release(self, cost: int) -> None:
+        self._waiting -= cost
+        self._link.waits(-cost)
+        self._owed += cost
+        if self._owed >= self._enough:
+            self._grant()
+
+    def _grant(self) -> None:
+        if self._error is None:
+            owed, self._owed = self._owed, 0
+            self._link.write(frame(WINDOW, self.id, owed))
+
+    # The end
+
+    def _over(self, error: Error) -> None:
+        self._error = error
+        self._credit = 0
+        link = self._link
+        link.forget(self)
+        link.waits(-self._waiting)
+        self._waiting = self._behind = 0
+        self._costs.clear()
+        if self._pieces is not None:
+            self._pieces = None
+            link.reserve(-self._total)
+        waiter = self._more_credit
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _tell(self) -> None:
+        callback, self._on_lost = self._on_lost, None
+        if callback is not None:
+            callback()
