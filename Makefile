@@ -4,6 +4,7 @@
 #                servers the plugins are for, which it installs where it may
 #   make check   format, lint, types, import rules, documentation, speed against a bare probe
 #   make bench   compare the speed with other frameworks
+#   make bench-brokers, make bench-registries   the same for these, with their servers
 #   make reliability  prove what is promised under failure, and write docs/reliability.md
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +14,7 @@ TESTS ?= tests
 PYTEST ?= -n 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test check format bench reliability clean
+.PHONY: demo test check format bench bench-brokers bench-registries reliability clean
 
 $(VENV)/made:
 	@echo "--- a virtual environment in $(VENV)"
@@ -59,6 +60,11 @@ $(VENV)/bench: $(VENV)/installed bench/requirements.txt
 
 bench: $(VENV)/bench
 	$(BIN)/python -m bench $(BENCH)
+
+bench-brokers bench-registries: bench-%: $(VENV)/bench
+	@$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@$(BIN)/python -m tests.servers
+	$(BIN)/python -m bench.$* $(BENCH)
 
 # Every promise, then again with the mechanism behind it switched off, which must be noticed.
 reliability: $(VENV)/developed

@@ -13,7 +13,8 @@ from bench.peers import BASELINE
 CONCURRENCY = (1, 16, 64)
 
 Cell = Mapping[str, float | None]
-Calls = dict[str, dict[str, dict[str, float | None]]]
+Cells = dict[str, dict[str, float | None]]
+Calls = dict[str, Cells]
 
 
 def medians(rounds: Sequence[Cell]) -> dict[str, float | None]:
@@ -50,17 +51,17 @@ def table(calls: Calls) -> str:
     lines = [header, "-" * len(header)]
     over = ratios(calls)
     for peer, cells in calls.items():
-        rates = "".join(_number(cells.get(name, {}).get("rps"), 9, 0) for name in names)
-        ratio = " / ".join(_number(over.get(peer, {}).get(name), 0, 1) for name in names)
+        rates = "".join(number(cells.get(name, {}).get("rps"), 9, 0) for name in names)
+        ratio = " / ".join(number(over.get(peer, {}).get(name), 0, 1) for name in names)
         spread = max(cell["spread"] or 0.0 for cell in cells.values())
         c16 = cells.get("c16", {})
         lines.append(
             f"{peer:18}{rates}   {ratio:16}{spread:6.0%}"
-            + _number(c16.get("p50_us"), 11, 0)
-            + _number(c16.get("p99_us"), 10, 0)
-            + _number(c16.get("client_cpu_us"), 12, 1)
+            + number(c16.get("p50_us"), 11, 0)
+            + number(c16.get("p99_us"), 10, 0)
+            + number(c16.get("client_cpu_us"), 12, 1)
             + " / "
-            + _number(c16.get("server_cpu_us"), 0, 1)
+            + number(c16.get("server_cpu_us"), 0, 1)
         )
     return "\n".join(lines)
 
@@ -75,7 +76,8 @@ def environment() -> dict[str, object]:
     }
 
 
-def _number(value: float | None, width: int, digits: int) -> str:
+def number(value: float | None, width: int, digits: int) -> str:
+    """Returns a figure right-justified, a dash for none."""
     return f"{'-' if value is None else f'{value:,.{digits}f}':>{width}}"
 
 
