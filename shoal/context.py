@@ -6,16 +6,21 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from shoal.errors import BadRequest
-from shoal.message import canonical, clean
+from shoal.message import canonical, clean, shown
 
 
 class Metadata(dict[str, str]):
     """Names and values that travel with a call; look-ups ignore the case of names."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Metadata({shown(self)})"
 
     def __missing__(self, name: str) -> str:
         try:
@@ -38,12 +43,16 @@ class Metadata(dict[str, str]):
         return isinstance(name, str) and self.get(name) is not None
 
 
-class Context(NamedTuple):
+class Context(Struct, frozen=True):
     """What a call inherits: metadata to send on, and the loop time at which it must be over."""
 
     metadata: Mapping[str, str]
     deadline: float | None
     incoming: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        metadata, incoming = shown(self.metadata), shown(self.incoming)
+        return f"Context({metadata}, deadline={self.deadline}, incoming={incoming})"
 
 
 NO_METADATA = Metadata()
@@ -76,7 +85,7 @@ def with_metadata(values: Mapping[str, str] | None = None, /, **more: str) -> It
     """
     context = current.get()
     added = {**(values or {}), **{name.replace("_", "-"): value for name, value in more.items()}}
-    token = current.set(context._replace(metadata=Metadata({**context.metadata, **checked(added)})))
+    token = current.set(replace(context, metadata=Metadata({**context.metadata, **checked(added)})))
     try:
         yield
     finally:
@@ -93,7 +102,7 @@ def deadline(seconds: float) -> Iterator[None]:
     when = asyncio.get_running_loop().time() + seconds
     if context.deadline is not None and context.deadline < when:
         when = context.deadline
-    token = current.set(context._replace(deadline=when))
+    token = current.set(replace(context, deadline=when))
     try:
         yield
     finally:
@@ -113,6 +122,17 @@ def outgoing(context: Context) -> Mapping[str, str]:
     kept = {name: value for name, value in context.incoming.items() if name not in HOP}
     kept.update(context.metadata)
     return kept
+
+
+def published(context: Context) -> Mapping[str, str]:
+    """Return the metadata an event takes along that is published in this context.
+
+    Without the token that a caller has shown: brokers keep what they carry.
+    """
+    kept = outgoing(context)
+    if "Authorization" not in context.incoming or "Authorization" in context.metadata:
+        return kept
+    return {name: value for name, value in kept.items() if name != "Authorization"}
 
 
 def checked(values: Mapping[str, str]) -> dict[str, str]:

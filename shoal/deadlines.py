@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from types import TracebackType
 
 TICK = 0.005  # seconds; a deadline fires up to this late, never early
@@ -12,15 +13,15 @@ class Deadlines:
     """Limits for blocks of code in tasks of one event loop.
 
     `asyncio.timeout` makes and cancels a timer of the loop for every block, which costs a third
-    of a small call; here a block is put into the bucket of its tick and taken out again, and one
-    timer runs while any bucket is filled.
+    of a small call; here a block is put into a set and taken out again, and one timer is set for
+    the earliest deadline that was seen. When it fires, most blocks have long ended.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._buckets: dict[int, set[Limit]] = {}
+        self._running: set[Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._next = 0
+        self._next = math.inf
 
     def until(self, when: float) -> Limit:
         """Return a context manager that cancels its block at loop time `when`.
@@ -31,56 +32,54 @@ class Deadlines:
 
     def close(self) -> None:
         """Stop the timer; blocks that still run are no longer limited."""
-        self._buckets.clear()
+        self._running.clear()
+        self._next = math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _add(self, limit: Limit, tick: int) -> None:
-        bucket = self._buckets.get(tick)
-        if bucket is None:
-            self._buckets[tick] = {limit}
-            if self._timer is None or tick < self._next:
-                self._schedule(tick)
-        else:
-            bucket.add(limit)
-
-    def _schedule(self, tick: int) -> None:
+    def _schedule(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._next = tick
-        self._timer = self.loop.call_at(tick * TICK, self._fire)
+        self._next = when
+        self._timer = self.loop.call_at(when, self._fire)
 
     def _fire(self) -> None:
         self._timer = None
-        now = int(self.loop.time() / TICK)
-        for tick in [tick for tick in self._buckets if tick <= now]:
-            for limit in self._buckets.pop(tick):
-                limit.expire()
-        if self._buckets:
-            self._schedule(min(self._buckets))
+        self._next = math.inf
+        now = self.loop.time()
+        for limit in [limit for limit in self._running if limit.when <= now]:
+            self._running.discard(limit)
+            limit.expire()
+        if self._running:
+            first = min(limit.when for limit in self._running)
+            self._schedule(max(first, now + TICK))
 
 
 class Limit:
-    """A block with a deadline; `expired` tells whether it fired."""
+    """A block with a deadline; `expired` tells whether it fired. It can be used again."""
 
-    __slots__ = ("_cancelling", "_owner", "_task", "_tick", "expired")
+    __slots__ = ("_cancelling", "_owner", "_task", "expired", "when")
 
     def __init__(self, owner: Deadlines, when: float) -> None:
         self._owner = owner
-        self._tick = int(when / TICK) + 1
+        self.when = when
         self.expired = False
 
     def __enter__(self) -> Limit:
+        owner = self._owner
         # With the loop given, 3.11 need not ask which one runs, which is a system call.
-        task = asyncio.current_task(self._owner.loop)
+        task = asyncio.current_task(owner.loop)
         if task is None:
             raise RuntimeError(
                 "this belongs to one event loop, and is used outside it or outside any task of it"
             )
         self._task = task
         self._cancelling = task.cancelling()
-        self._owner._add(self, self._tick)
+        self.expired = False
+        owner._running.add(self)
+        if self.when < owner._next:
+            owner._schedule(self.when)
         return self
 
     def expire(self) -> None:
@@ -94,11 +93,10 @@ class Limit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self.expired:
-            bucket = self._owner._buckets.get(self._tick)
-            if bucket is not None:
-                bucket.discard(self)
-                if not bucket:
-                    del self._owner._buckets[self._tick]
-        elif self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        self._owner._running.discard(self)
+        if (
+            self.expired
+            and self._task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        ):
             raise TimeoutError from error
