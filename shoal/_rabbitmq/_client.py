@@ -20,6 +20,7 @@ from shoal.errors import Unavailable
 from shoal.tls import Tls
 
 OLDEST = (3, 8)
+ALERT = b"\x15"  # the first byte of what a server that wants TLS answers to what is none
 METHOD = 1  # the first byte of a frame of AMQP that is no content
 GRACE = 1.0  # seconds for what was written to go out before a connection is cut
 
@@ -109,7 +110,11 @@ class Client:
     def complaint(self, error: Exception) -> str:
         """Return why there is no connection, for a person; no secret is in it."""
         reader = self._reader
-        if reader is not None and reader.first and reader.first[0] != METHOD:
+        if reader is not None and isinstance(broken := reader.exception(), ssl.SSLError):
+            error = broken  # which aiormq does not tell
+        elif reader is not None and reader.first[:1] == ALERT:
+            return f"{self.where} wants TLS: write amqps://{self.where}"
+        elif reader is not None and reader.first and reader.first[0] != METHOD:
             error = aiormq.ProtocolSyntaxError()
         elif reader is not None and isinstance(error, aiormq.InvalidFrameError):
             # aiormq does not tell what the server says when it closes instead of opening.
@@ -250,6 +255,8 @@ def sentence(where: str, error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of {where} is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
+        if "CERTIFICATE_REQUIRED" in str(error.reason):
+            return f"{where} wants a certificate: set tls_cert_file"
         return f"{where} offers no TLS, which was asked for"
     if isinstance(error, TimeoutError):
         return f"{where} did not answer in time"

@@ -16,7 +16,7 @@ class RabbitServer(Server):
 
     binary = "rabbitmq-server"
     package = "rabbitmq-server"
-    ports = 3
+    ports = 4
 
     def __init__(self, config: str = "", *flags: str) -> None:
         super().__init__(*flags)
@@ -29,6 +29,11 @@ class RabbitServer(Server):
         """Where it listens, as Go Micro's options take it."""
         return f"amqp://guest:guest@{self.address}"
 
+    @property
+    def secure(self) -> str:
+        """Where its configuration may let it listen with TLS, as `host:port`."""
+        return f"127.0.0.1:{self.more_ports[2]}"
+
     def command(self) -> list[str]:
         config = f"listeners.tcp.1 = {self.address}\n{self.config}"
         (self.folder / "rabbitmq.conf").write_text(config, encoding="utf-8")
@@ -39,7 +44,7 @@ class RabbitServer(Server):
         return ["sh", "-c", start, script(self.binary)]
 
     def environment(self) -> dict[str, str]:
-        distribution, names = self.more_ports
+        distribution, names, _ = self.more_ports
         folder = str(self.folder)
         return {
             "HOME": folder,  # where Erlang keeps its cookie
