@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what a header value cannot hold
+# Headers whose values are nobody's to read in a log.
+_SECRET = frozenset({"Authorization", "Cookie", "Proxy-Authorization", "Set-Cookie"})
 _CACHE_LIMIT = 4096
 _CACHED_LENGTH = 64
 _names: dict[str, str] = {}
@@ -21,6 +24,9 @@ class Header(dict[str, str]):
     __slots__ = ("encoded",)
     encoded: bytes
 
+    def __repr__(self) -> str:
+        return f"Header({shown(self)})"
+
 
 @dataclass(slots=True)
 class Message:
@@ -34,9 +40,18 @@ class Message:
     body: bytes = b""
     shared: Header | None = None
 
+    def __repr__(self) -> str:
+        shared = f", shared={shown(self.shared)}" if self.shared else ""
+        return f"Message({shown(self.header)}, {len(self.body)} bytes{shared})"
+
     def headers(self) -> dict[str, str]:
         """Return the whole header as a new dict."""
         return {**self.shared, **self.header} if self.shared else dict(self.header)
+
+
+def shown(header: Mapping[str, str]) -> dict[str, str]:
+    """Return headers as people may see them, without the values that let somebody in."""
+    return {name: "hidden" if name.title() in _SECRET else value for name, value in header.items()}
 
 
 def canonical(name: str) -> str:

@@ -15,6 +15,7 @@ from shoal.message import Header, Message
 EOS = "EOS"
 REFUSED = "Shoal-Refused"  # on a reply: no handler has seen the request, send it to another node
 RETRY_AFTER = "Retry-After"  # on a reply with an error: seconds, with decimals
+AGENT = "shoal"  # the User-Agent of Shoal's clients, where a transport has one
 JSON = "application/json"
 PROTOBUF = "application/protobuf"
 CLIENT = "shoal.client"
@@ -187,6 +188,16 @@ def error_reply(
         header[RETRY_AFTER] = f"{error.retry_after:.3f}"
     functions = None if codec is None else envelope(codec)
     return Message(header, functions.pack_response("", text, b"") if functions else b"")
+
+
+def goodbye(error: Error) -> Message:
+    """Return the last message of a server on a connection: a reply to nothing.
+
+    Whoever reads it as the reply to a request that was under way knows that nobody has read that.
+    """
+    text = to_wire(error)
+    header = {"Micro-Error": text, "X-Micro-Error": text, REFUSED: "1", "Connection": "close"}
+    return Message(header, b"")
 
 
 def error_in(header: Mapping[str, str]) -> str:

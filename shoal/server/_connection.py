@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from shoal import context, wire
 from shoal.codec import Codec
@@ -39,10 +39,13 @@ class Connection:
         self._server = server
         self._socket = socket
         self._task = asyncio.current_task()
+        self._limit = server.deadlines.until(0.0)  # of one unary request after another
         self._running = False
         self._gone = False
         self._stream: ServerStream | None = None
         self._ended = ""  # the id of the last stream, of which some messages may still come
+        self._header: dict[str, str] | None = None  # of the first request
+        self._leaving = False
 
     async def serve(self) -> None:
         """Answer requests until the peer closes, or the server is stopped."""
@@ -51,25 +54,61 @@ class Connection:
         receive, answer = socket.recv, self._answer
         base = contextvars.copy_context()
         try:
+            message = await receive()
+            self._header = message.header
             while True:
-                message = await receive()
                 self._running = True
                 reply = await isolated(base.copy(), answer(message))
+                if reply is not None:
+                    try:
+                        await socket.send(reply)
+                    except (BadRequest, TooLarge) as error:  # nothing went out: say why
+                        header = message.header
+                        failed = self._server.failed(header, error, self._codec(header))
+                        await socket.send(failed)
                 self._running = False
-                if reply is None:
-                    continue
-                try:
-                    await socket.send(reply)
-                except (BadRequest, TooLarge) as error:  # nothing went out: the caller is told why
-                    header = message.header
-                    failed = self._server.failed(header, error, self._codec(header))
-                    await socket.send(failed)
+                message = await receive()
         except ConnectionClosed:
             return
         except asyncio.CancelledError:
-            if not self._gone:
+            if self._leaving and self._task is not None and self._task.uncancel() == 0:
+                await self._say_goodbye(message.header if self._running else None)
+            elif not self._gone:
                 raise
-            logger.debug("%s went away while its request was running", socket.remote)
+            else:
+                logger.debug("%s went away while its request was running", socket.remote)
+
+    def leave(self) -> asyncio.Task[None] | None:
+        """Let the peer know that no request is taken here any more; return the task that does.
+
+        What runs is cancelled, and its caller gets an error. A connection on which the first
+        request has not come yet is left as it is: the request is on its way, and gets its answer.
+        """
+        if self._header is None or self._task is None:
+            return None
+        self._leaving = True
+        self._task.cancel()
+        return self._task
+
+    async def _say_goodbye(self, header: dict[str, str] | None) -> None:
+        """Answer what was cancelled, and what may be on its way and is not read any more.
+
+        An unread request must not look like one that may have been handled. Go Micro would take
+        such an answer for that to its next request, so it is closed to without.
+        """
+        server, socket = self._server, self._socket
+        stopping = Unavailable(f"{server.name} is stopping", id=wire.SERVER)
+        agent = (self._header or {}).get("User-Agent", "")
+        try:
+            if header is not None:
+                await socket.send(server.failed(header, stopping, self._codec(header)))
+            if agent in ("", wire.AGENT):
+                await socket.send(wire.goodbye(stopping))
+            while agent == wire.AGENT:
+                # Closed with something unread, TCP could take back what was sent; the peer closes.
+                await socket.recv()
+        except Error:
+            return
 
     def _lost(self) -> None:
         self._gone = True
@@ -81,8 +120,19 @@ class Connection:
 
     # One request
 
-    async def _answer(self, message: Message) -> Message | None:
-        """Return the reply to a message; None if there is none to send."""
+    def _answer(self, message: Message) -> Coroutine[Any, Any, Message | None]:
+        """Return what gives the reply to a message; None if there is none to send."""
+        server, shared = self._server, message.shared
+        if shared is not None and server.admission.at_once and not server.refusing:
+            known = server.known.get(id(shared))
+            if known is not None and server.running < server.concurrency:
+                _, method, codec, content_type = known
+                header = message.header
+                return self._unary(Incoming(method, codec, header, message.body, content_type, ""))
+        return self._consider(message)
+
+    async def _consider(self, message: Message) -> Message | None:
+        """Return the reply to a message of any kind, or refuse it."""
         server = self._server
         header = message.header
         if "Micro-Stream" in header and (
@@ -91,7 +141,6 @@ class Connection:
             return None  # the rest of a stream that has ended here
         if "Micro-Topic" in header:
             return await self._event(message)
-        server.requests += 1
         try:
             incoming = self._incoming(message)
             if not server.admission.at_once:
@@ -101,33 +150,32 @@ class Connection:
             if server.refusing:
                 raise Unavailable(f"{server.name} is stopping")
         except Error as error:
+            server.requests += 1
             error.id = error.id or wire.SERVER
             self._ended = header.get("Micro-Stream", "")
             reply = server.failed(header, error, self._codec(header))
             if isinstance(error, TooManyRequests | Unavailable):
                 reply.header[wire.REFUSED] = "1"
             return reply
-        server.running += 1
-        started = server.loop.time()
+        if incoming.method.streams:
+            return await self._streamed(incoming)
+        if message.shared is not None and wire.envelope(incoming.codec) is None:
+            server.know(message.shared, incoming)
+        return await self._unary(incoming)
+
+    async def _streamed(self, incoming: Incoming) -> Message | None:
+        """Run a stream and return the message that ends it."""
+        server = self._server
+        started = server.began()
+        server.streams += 1
+        self._stream = ServerStream(server, self._socket, incoming)
         try:
-            if not incoming.method.streams:
-                return await self._unary(incoming)
-            self._stream = ServerStream(server, self._socket, incoming)
-            server.streams += 1
-            try:
-                return await self._stream.run()
-            finally:
-                server.streams -= 1
+            return await self._stream.run()
         finally:
-            server.running -= 1
-            if server.admission.line.waiting:
-                server.admission.line.advance()
-            seconds = server.loop.time() - started
-            server.spans.append((incoming.method.name, header, time.time(), seconds))
-            self._ended = header.get("Micro-Stream", "")
+            server.streams -= 1
+            self._ended = incoming.header.get("Micro-Stream", "")
             self._stream = None
-            if server.idle is not None:
-                server.idle()
+            server.ended(incoming, started)
 
     async def _turn(self, incoming: Incoming) -> None:
         """Wait until the server has time for a request; raises TooManyRequests if that is late."""
@@ -173,30 +221,34 @@ class Connection:
             return None
 
     async def _unary(self, incoming: Incoming) -> Message:
+        """Return the reply to a request that has one."""
         header, method, codec = incoming.header, incoming.method, incoming.codec
-        server = self._server
+        server, limit = self._server, self._limit
+        started = server.began()
         timeout = wire.timeout(header)
-        when = None if timeout is None else server.loop.time() + timeout
-        limit = None if when is None else server.deadlines.until(when)
+        when = None if timeout is None else started + timeout
         context.current.set(context.Context(context.NO_METADATA, when, header))
         try:
             request = None
             if method.request is not None:
                 request = codec.decode(incoming.body, method.request)
-            if limit is None:
+            if when is None:
                 reply = await server.run(method, request, header)
             else:
+                limit.when = when
                 with limit:
                     reply = await server.run(method, request, header)
             body = b"" if method.reply is None else codec.encode(reply)
         except Error as error:
             return server.failed(header, error, codec)
         except TimeoutError as error:
-            if timeout is None or limit is None or not limit.expired:
+            if timeout is None or not limit.expired:
                 return server.failed(header, unexpected(method.name, error), codec)
             return server.failed(header, late(method.name, timeout), codec)
         except Exception as error:
             return server.failed(header, unexpected(method.name, error), codec)
+        finally:
+            server.ended(incoming, started)
         functions = wire.envelope(codec)
         if functions is not None:
             body = functions.pack_response(incoming.id, "", body)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from shoal.codec import Codec
 from shoal.endpoints import Method
 from shoal.errors import Error, InternalServerError, Timeout
+from shoal.message import shown
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ class Incoming:
     content_type: str
     id: str | int
     """The request's id, of the type its legacy envelope has it in."""
+
+    def __repr__(self) -> str:
+        return f"Incoming({self.method.name}, {shown(self.header)}, {len(self.body)} bytes)"
 
 
 def late(name: str, seconds: float) -> Error:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,12 +31,17 @@ from shoal.server import Server
 from shoal.server._admission import Admission
 from shoal.server._connection import Connection
 from shoal.server._debug import SPANS, Debug
+from shoal.server._incoming import Incoming
 from shoal.server._settings import ServerSettings
 from shoal.server._state import numbers, readiness
 from shoal.server._subscriber import Subscriber
 from shoal.transport import NO_METADATA, Listener, Socket, Transport
 
 logger = logging.getLogger(__name__)
+
+KNOWN = 1024  # heads of requests that are known
+GOODBYE = 1.0  # seconds peers get to take the last messages and to close
+QUIET = 0.1  # seconds in which the first request on a new connection has surely come
 
 
 class RpcServer(Server):
@@ -68,6 +74,8 @@ class RpcServer(Server):
         self.errors = 0
         self.refusing = False
         self.stopping = False
+        self.known: dict[int, tuple[Header, Method, Codec, str]] = {}
+        """What unary requests ask for, by the identity of a head many of them have."""
         self.spans: deque[tuple[str, dict[str, str], float, float]] = deque(maxlen=SPANS)
         """Name, header, Unix time of the end and seconds of the last requests."""
         self.idle: Callable[[], None] | None = None
@@ -86,6 +94,7 @@ class RpcServer(Server):
         self._discovery: Discovery | None = None
         self._subscriptions: list[Subscription] = []
         self._threads: ThreadPoolExecutor | None = None
+        self._connections: set[Connection] = set()
         self._debug = Debug(self)
         self.add(self._debug)
 
@@ -174,6 +183,7 @@ class RpcServer(Server):
             self.admission.close()
         await self._finish()
         if self._listener is not None:
+            await self._leave()
             await self._listener.close()
             self._listener = None
             self.deadlines.close()
@@ -205,8 +215,21 @@ class RpcServer(Server):
         finally:
             self.idle = None
 
+    async def _leave(self) -> None:
+        """Say on every connection that no more requests are taken."""
+        leaving = [connection.leave() for connection in self._connections]
+        if told := [task for task in leaving if task is not None]:
+            await asyncio.wait(told, timeout=GOODBYE)
+        if len(told) < len(leaving):
+            await asyncio.sleep(QUIET)
+
     async def _accept(self, socket: Socket) -> None:
-        await Connection(self, socket).serve()
+        connection = Connection(self, socket)
+        self._connections.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
 
     def _describe(self) -> Record:
         settings = self.settings
@@ -233,6 +256,28 @@ class RpcServer(Server):
 
     # What connections and subscribers ask of their server
 
+    def know(self, shared: Header, incoming: Incoming) -> None:
+        """Remember what requests ask for whose heads begin like this one's."""
+        if len(self.known) >= KNOWN:
+            self.known.clear()
+        self.known[id(shared)] = shared, incoming.method, incoming.codec, incoming.content_type
+
+    def began(self) -> float:
+        """Count a request that runs from now on, and return the loop's time."""
+        self.requests += 1
+        self.running += 1
+        return self.loop.time()
+
+    def ended(self, incoming: Incoming, started: float) -> None:
+        """Count a request that runs no more."""
+        self.running -= 1
+        seconds = self.loop.time() - started
+        self.spans.append((incoming.method.name, incoming.header, time.time(), seconds))
+        if self.admission.line.waiting:
+            self.admission.line.advance()
+        if self.idle is not None:
+            self.idle()
+
     def reply_header(self, content_type: str) -> Header:
         """Return the headers of replies in a content type, one object for all of them."""
         header = self._reply_headers.get(content_type)
@@ -249,6 +294,9 @@ class RpcServer(Server):
     def run(self, method: Method, request: Any, header: dict[str, str]) -> Awaitable[Any]:
         """Run a method inside the middleware; gives its reply, or the iterator of replies."""
         if self._chain is None:
+            if method.awaited and method.request is not None:
+                coroutine: Awaitable[Any] = method.function(request)
+                return coroutine
             return self.invoke(method, request)
         call = _Handling("server", self.name, method.name, request, header, method.streams)
         call.method = method
@@ -292,7 +340,7 @@ class RpcServer(Server):
                 await subscriber.deliver(message)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class _Handling(Call):
     """A request on its way through the middleware, with the method it is for."""
 
