@@ -55,7 +55,7 @@ class Connection:
         base = contextvars.copy_context()
         try:
             message = await receive()
-            self._header = message.header
+            self._header = message.headers()
             while True:
                 self._running = True
                 reply = await isolated(base.copy(), answer(message))
@@ -72,7 +72,7 @@ class Connection:
             return
         except asyncio.CancelledError:
             if self._leaving and self._task is not None and self._task.uncancel() == 0:
-                await self._say_goodbye(message.header if self._running else None)
+                await self._say_goodbye(message.headers() if self._running else None)
             elif not self._gone:
                 raise
             else:
