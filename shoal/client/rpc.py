@@ -26,6 +26,7 @@ from shoal.errors import (
     ConnectionClosed,
     Error,
     Timeout,
+    TooManyRequests,
     Unavailable,
 )
 from shoal.health import Gauge, gauges
@@ -36,6 +37,7 @@ from shoal.selector import Next, Selector
 from shoal.transport import Socket, Transport
 
 ATTEMPTS = 4  # nodes to try while none of them got to see the request
+MOVES = 1000.0  # calls that may leave a node at once
 BACKOFF = 0.05  # seconds before the second repetition, doubled for each further one
 
 
@@ -61,6 +63,7 @@ class RpcClient(Client):
         self._route_service, self._route_address = settings.route
         self._pool = Pool(transport, size=settings.pool_size, ttl=settings.pool_ttl)
         self._budget = Budget()
+        self._moves = Budget(reserve=MOVES)
         self._ids = itertools.count()
         self._headers: dict[tuple[str, str, str], tuple[Header, Codec]] = {}
         self._deadlines: Deadlines | None = None
@@ -122,6 +125,7 @@ class RpcClient(Client):
         """Send the request to one node, and to others as long as that is safe."""
         request = attempts.request
         self._budget.earn()
+        self._moves.earn()
         service, choose, mark = await self._chooser(request.service, attempts.options)
         while True:
             node = attempts.node = choose(attempts.tried)
@@ -148,12 +152,20 @@ class RpcClient(Client):
         """Whether another attempt may follow one that failed."""
         if error.unsent:
             unseen = attempts.node is not None and attempts.node.id not in attempts.tried
-            return len(attempts.tried) + 1 < ATTEMPTS and unseen and self._budget.spend()
+            return len(attempts.tried) + 1 < ATTEMPTS and unseen and self._may_move(error)
         if not isinstance(error, Unavailable | Timeout):
             return False
         options = attempts.options
         allowed = options.get("retries", self._retries if options.get("idempotent") else 0)
         return len(attempts.tried) < allowed and self._budget.spend()
+
+    def _may_move(self, error: Error) -> bool:
+        """Whether what no handler has seen may go to another node: that loads nobody twice.
+
+        All that was on its way to a node that stops moves at once, far more than is repeated.
+        """
+        refused = isinstance(error, TooManyRequests)
+        return (self._budget if refused else self._moves).spend()
 
     async def _exchange(self, node: Node, attempts: Attempts, now: float) -> Any:
         """Send one request to one node and return its reply."""
@@ -271,7 +283,7 @@ class RpcClient(Client):
                 stream = await self._open_on(node, call)
             except Error as error:
                 mark(service, node, error, 0.0)
-                if not error.unsent or node.id in tried or not self._budget.spend():
+                if not error.unsent or node.id in tried or not self._may_move(error):
                     raise
                 tried.append(node.id)
             except BaseException:
