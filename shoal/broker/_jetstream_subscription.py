@@ -240,6 +240,11 @@ class JetStreamSubscription(LocalSubscription):
         return TERM
 
     async def _answer(self, event: Event, answer: bytes) -> None:
+        if answer == ACK and event.attempt == 1:
+            # Many go out together. Those a crash leaves unsaid come again, and are said singly
+            # then, so that nothing is counted as dead that was handled before what crashed.
+            self._owner.link.publish_soon(event.reply, ACK)
+            return
         try:
             await self._owner.link.publish(event.reply, answer, confirm=answer == ACK)
         except Unavailable as error:

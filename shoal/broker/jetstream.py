@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 from typing import ClassVar
 
@@ -75,6 +76,8 @@ class JetStreamBroker(Broker):
         self.api = JetStreamApi(self.link, self.streams)
         self._max_message = max_message
         self._known: set[str] = set()  # topics that have a stream
+        self._session = ""  # with a number it is an event's id
+        self._numbers = itertools.count(1)
         self._subscriptions: set[JetStreamSubscription] = set()
 
     def __repr__(self) -> str:
@@ -95,6 +98,7 @@ class JetStreamBroker(Broker):
             except Unavailable:
                 await self.link.close()
                 raise
+            self._session = uuid.uuid4().hex
         self.address = self.link.where or self.address
 
     async def disconnect(self) -> None:
@@ -113,7 +117,7 @@ class JetStreamBroker(Broker):
         payload = encode(topic, message, events=self.streams.events)
         await self.connect()
         # With its id the server stores an event once, however often it is sent.
-        headers = {"Nats-Msg-Id": str(uuid.uuid4())}
+        headers = {"Nats-Msg-Id": f"{self._session}.{next(self._numbers)}"}
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 if topic not in self._known:
