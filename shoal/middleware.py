@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from shoal.message import shown
+
 
 @dataclass(slots=True)
 class Call:
@@ -22,6 +24,10 @@ class Call:
     """What came with it, or will go with it; a client middleware may add names."""
     stream: bool = False
     """Whether either side streams; the result of `next` is then the stream of replies, or None."""
+
+    def __repr__(self) -> str:
+        name = f"{self.service} {self.endpoint}".strip()
+        return f"<{self.side} {name}, {shown(self.header)}>"
 
 
 Next = Callable[[Call], Awaitable[Any]]
