@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from shoal.errors import Unavailable
@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Fetched(Generic[T]):
     """A value with the seconds after which it should be fetched again, and is of no more use."""
 
-    value: T
+    value: T = field(repr=False)
     renew: float
     expire: float
 
