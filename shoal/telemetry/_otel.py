@@ -7,6 +7,7 @@ wrapper has it (wrapper/trace/opentelemetry): W3C's names, in title case.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -150,6 +151,9 @@ class OtelTelemetry(Telemetry):
         self._numbers = None
 
 
+_RANDOM = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-0[0-9a-f]")
+
+
 class _Headers(Getter[Mapping[str, str]], Setter[dict[str, str]]):
     """Trace context among the headers of a call, whose names are in title case."""
 
@@ -161,6 +165,9 @@ class _Headers(Getter[Mapping[str, str]], Setter[dict[str, str]]):
         return [name.lower() for name in carrier]
 
     def set(self, carrier: dict[str, str], key: str, value: str) -> None:
+        if key == "traceparent" and _RANDOM.fullmatch(value):
+            # OpenTelemetry for Go 1.35, which Go Micro brings, refuses the flag for a random id.
+            value = f"{value[:-1]}{int(value[-1], 16) & 1}"
         carrier[canonical(key)] = value
 
 
