@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from shoal.errors import BadRequest, ConnectionClosed
@@ -26,6 +27,9 @@ _NOTHING = Header()
 
 class EventTransport(HttpTransport):
     """Dials and accepts connections for events."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(native=False, **settings)
 
     def _dialled(self, address: str) -> ClientSocket:
         return PostSocket(address, self._buffer, self._max_message, self._read_timeout)

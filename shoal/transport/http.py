@@ -1,22 +1,39 @@
-"""Module http is the transport Go Micro has by default: HTTP/1.1 as framing over TCP or TLS."""
+"""Module http is the transport Go Micro has by default: HTTP/1.1 as framing over TCP or TLS.
+
+At the same port Shoal's own protocol is spoken, by those that know of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 
-from shoal.tls import LiveContext, Tls
+from shoal.tls import Tls
 from shoal.transport import NO_METADATA, Accept, Listener, Socket, Transport
-from shoal.transport._http1 import BUFFER, ClientSocket, ServerSocket
+from shoal.transport._accepted import Accepted, AcceptedSockets
+from shoal.transport._connection import Connection
+from shoal.transport._first_bytes import FirstBytes
+from shoal.transport._http1 import ClientSocket, ServerSocket
+from shoal.transport._native import Native
+from shoal.transport._native_connection import NotNative
+from shoal.transport._native_frames import METADATA
 from shoal.transport._tcp import TcpListener, dial
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED = 60.0  # seconds a node that announced the protocol and does not speak it is spared
 
 
 class HttpTransport(Transport):
     """Sockets that are HTTP/1.1 connections, one exchange or stream at a time on each.
 
-    `max_message` bounds a body in bytes, `dial_timeout` and `read_timeout` are seconds: the
-    former for a connection with its TLS handshake, the latter for one whole message from its
-    first byte, and for the first message of a connection.
+    To nodes whose metadata say so they are sessions of Shoal's own protocol instead, which all
+    share a connection, unless `native` is false.
+
+    `max_message` bounds a body in bytes, `dial_timeout`, `read_timeout` and `keep_alive` are
+    seconds: for a connection with its TLS handshake; for one whole message from its first byte,
+    and for the first message of a connection; and of silence on a native connection.
     """
 
     def __init__(
@@ -27,38 +44,60 @@ class HttpTransport(Transport):
         max_message: int = 4 * 1024 * 1024,
         dial_timeout: float = 5.0,
         read_timeout: float = 30.0,
+        keep_alive: float = 15.0,
+        native: bool = True,
     ) -> None:
         self._tls = tls
-        self._secure: LiveContext | None = None
         self._max_message = max_message
         self._dial_timeout = dial_timeout
         self._read_timeout = read_timeout
-        self._shared: tuple[asyncio.AbstractEventLoop, memoryview] | None = None
+        self._speaks_native = native
+        self._native = Native(
+            tls, max_message=max_message, dial_timeout=dial_timeout, keep_alive=keep_alive
+        )
+        self._foreign: dict[str, float] = {}  # addresses, and the loop's time to try them again
 
     def __repr__(self) -> str:
-        return f"HttpTransport(tls={self._tls!r}, max_message={self._max_message})"
+        native = f", {self._native!r}" if self._speaks_native else ""
+        return f"HttpTransport(tls={self._tls!r}, max_message={self._max_message}{native})"
 
     async def dial(self, address: str, metadata: Mapping[str, str] = NO_METADATA) -> Socket:
-        if self._tls is not None and self._secure is None:
-            self._secure = LiveContext(self._tls, self._tls.client_context)
-        return await dial(address, lambda: self._dialled(address), self._secure, self._dial_timeout)
+        if metadata.items() >= METADATA.items() and self._speaks_native:
+            now = asyncio.get_running_loop().time()
+            if self._foreign.get(address, now) <= now:
+                try:
+                    return await self._native.dial(address)
+                except NotNative as error:
+                    logger.info("%s announces shoal-native, but %s: it gets HTTP", address, error)
+                    if len(self._foreign) >= 1024:
+                        self._foreign.clear()
+                    self._foreign[address] = now + REMEMBERED
+        context = self._native.dial_context()
+        return await dial(address, lambda: self._dialled(address), context, self._dial_timeout)
 
     async def listen(self, address: str, accept: Accept) -> Listener:
-        secure = LiveContext(self._tls, self._tls.server_context) if self._tls else None
-        listener = TcpListener(accept, lambda _: self._accepted(), secure, self._dial_timeout)
+        make, metadata = self._first_bytes, METADATA
+        if not self._speaks_native:
+            make, metadata = self._http_only, NO_METADATA
+        context = self._native.listen_context()
+        listener = TcpListener(accept, make, context, self._dial_timeout, metadata)
         await listener.open(address)
         return listener
 
-    @property
-    def _buffer(self) -> memoryview:
-        # A loop reads and hands over in one go, so all sockets of a loop can share a buffer.
-        loop = asyncio.get_running_loop()
-        shared = self._shared
-        if shared is None or shared[0] is not loop:
-            shared = self._shared = (loop, memoryview(bytearray(BUFFER)))
-        return shared[1]
+    def _first_bytes(self, sockets: AcceptedSockets) -> Accepted:
+        def choose(native: bool) -> Connection:
+            return self._native.connection(sockets) if native else self._accepted()
+
+        return FirstBytes(choose, self._native.buffer, self._read_timeout)
+
+    def _http_only(self, sockets: AcceptedSockets) -> Accepted:
+        return self._accepted()
 
     # What else speaks HTTP over these connections, the broker, has its own kinds of sockets.
+
+    @property
+    def _buffer(self) -> memoryview:
+        return self._native.buffer
 
     def _dialled(self, address: str) -> ClientSocket:
         return ClientSocket(address, self._buffer, self._max_message, self._read_timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, TypeVar
 
@@ -73,7 +73,15 @@ class TransportSuite:
         """Whether a task belongs to what outlives sockets, such as a client library's own."""
         return False
 
+    def told(self, listener: Listener) -> Mapping[str, str]:
+        """Return the metadata with which a listener is dialled: what it wants told."""
+        return listener.metadata
+
     # For the tests
+
+    async def dial(self, listener: Listener) -> Socket:
+        """Dial a listener with another transport."""
+        return await self.make().dial(listener.address, self.told(listener))
 
     @asynccontextmanager
     async def listening(
@@ -99,7 +107,7 @@ class TransportSuite:
         """Give both ends of a connection, over which one message has gone either way."""
         accepting = Accepting()
         async with self.listening(accepting) as listener:
-            client = await self.make().dial(listener.address)
+            client = await self.dial(listener)
             try:
                 await client.send(Message({"First": "client"}))
                 server = await self.soon(accepting.sockets.get())

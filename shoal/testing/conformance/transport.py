@@ -150,7 +150,7 @@ class TransportConformance(MessageTests):
         accepting = Accepting()
         async with self.listening(accepting) as listener:
             assert listener.address
-            client = await self.make().dial(listener.address)
+            client = await self.dial(listener)
             assert client.remote
             assert isinstance(client.local, str)
             for shown in (client, listener, self.make()):
@@ -186,7 +186,7 @@ class TransportConformance(MessageTests):
         async with self.listening(Accepting()) as first, self.listening(Accepting()) as second:
             assert first.address != second.address
             for listener in (first, second):
-                await (await self.make().dial(listener.address)).close()
+                await (await self.dial(listener)).close()
 
     async def test_a_range_gives_its_first_free_port(self) -> None:
         self._needs_ports()
@@ -202,7 +202,7 @@ class TransportConformance(MessageTests):
         self._needs_ports()
         accepting = Accepting()
         async with self.listening(accepting, ":0") as listener:
-            client = await self.make().dial(listener.address)
+            client = await self.dial(listener)
             await client.send(Message({}, b"hello"))
             server = await self.soon(accepting.sockets.get())
             assert (await self.soon(server.recv())).body == b"hello"
@@ -212,7 +212,7 @@ class TransportConformance(MessageTests):
         self._needs_ports()
         async with self.listening(Accepting(), "localhost:0") as listener:
             assert listener.address.startswith("localhost:")
-            await (await self.make().dial(listener.address)).close()
+            await (await self.dial(listener)).close()
 
     async def test_ipv6(self) -> None:
         self._needs_ports()
@@ -221,7 +221,7 @@ class TransportConformance(MessageTests):
         accepting = Accepting()
         async with self.listening(accepting, "[::1]:0") as listener:
             assert listener.address.startswith("[::1]:")
-            client = await self.make().dial(listener.address)
+            client = await self.dial(listener)
             await client.send(Message({}, b"hello"))
             server = await self.soon(accepting.sockets.get())
             assert (await self.soon(server.recv())).body == b"hello"
@@ -238,7 +238,7 @@ class TransportConformance(MessageTests):
         clients: list[Socket] = []
         async with self.listening(accepting) as listener:
             for _ in range(5):
-                client = await self.make().dial(listener.address)
+                client = await self.dial(listener)
                 await client.send(Message({}, b"hello"))
                 clients.append(client)
             await self.until(lambda: accepting.served == 5)
@@ -252,7 +252,7 @@ class TransportConformance(MessageTests):
             await client.close()
         if self.notices_absence:
             with pytest.raises(Unavailable):
-                await self.soon(self.make().dial(listener.address))
+                await self.soon(self.dial(listener))
         async with self.listening(Accepting(), listener.address) as again:
             assert again.address == listener.address
 
@@ -261,7 +261,7 @@ class TransportConformance(MessageTests):
 
         async def dial() -> None:
             try:
-                socket = await self.make().dial(listener.address)
+                socket = await self.dial(listener)
             except Unavailable:
                 return
             await socket.close()
@@ -284,7 +284,7 @@ class TransportConformance(MessageTests):
 
         async with self.listening(accept) as listener:
             listeners.append(listener)
-            client = await self.make().dial(listener.address)
+            client = await self.dial(listener)
             await client.send(Message({}, b"hello"))
             await self.soon(closed.wait())
             await client.close()
@@ -294,7 +294,7 @@ class TransportConformance(MessageTests):
             await socket.send(await socket.recv())
 
         async with self.listening(accept) as listener:
-            client = await self.make().dial(listener.address)
+            client = await self.dial(listener)
             await client.send(Message({"A": "b"}, b"once"))
             assert (await self.soon(client.recv())).body == b"once"
             if self.notices_death:
@@ -313,14 +313,14 @@ class TransportConformance(MessageTests):
                 await socket.send(message)
 
         async with self.listening(accept) as listener:
-            good, bad = [await self.make().dial(listener.address) for _ in range(2)]
+            good, bad = [await self.dial(listener) for _ in range(2)]
             with caplog.at_level(logging.ERROR):
                 await bad.send(Message({}, b"fail"))
                 await self.until(lambda: "a mistake in what serves" in caplog.text)
             if self.notices_death:
                 with pytest.raises(ConnectionClosed):
                     await self.soon(bad.recv())
-            another = await self.make().dial(listener.address)
+            another = await self.dial(listener)
             for socket in (good, another):
                 await socket.send(Message({}, b"fine"))
                 assert (await self.soon(socket.recv())).body == b"fine"
@@ -333,7 +333,7 @@ class TransportConformance(MessageTests):
                 await socket.send(await socket.recv())
 
         async def exchange(number: int) -> bytes:
-            socket = await transport.dial(listener.address)
+            socket = await transport.dial(listener.address, self.told(listener))
             try:
                 for _ in range(2):
                     await socket.send(Message({}, b"%d" % number))
