@@ -33,18 +33,26 @@ class Mark:
 
     name: str = ""
     idempotent: bool = False
+    hedge: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def endpoint(
-    *, name: str = "", idempotent: bool = False, metadata: Mapping[str, str] | None = None
+    *,
+    name: str = "",
+    idempotent: bool = False,
+    hedge: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> Callable[[F], F]:
     """Mark a method of a handler; nothing is registered by it.
 
     `name` is its name on the wire (`SayHello` for `say_hello` otherwise), `idempotent` says that
-    it may run twice for one call, so that calls may be retried; `metadata` goes to the registry.
+    it may run twice for one call, so that calls may be retried, and `hedge` that a second attempt
+    shall run beside one that is slow; `metadata` goes to the registry.
     """
-    mark = Mark(name, idempotent, dict(metadata or {}))
+    if hedge and not idempotent:
+        raise ValueError("only an idempotent endpoint can be hedged: its handler runs twice")
+    mark = Mark(name, idempotent, hedge, dict(metadata or {}))
 
     def decorate(function: F) -> F:
         setattr(function, _MARK, mark)

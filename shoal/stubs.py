@@ -46,6 +46,8 @@ def _caller(
     reply = type(None) if method.reply is None else method.reply
     if method.mark.idempotent:
         options = {"idempotent": True, **options}
+    if method.mark.hedge and not method.streams:
+        options = {"hedge": True, **options}
 
     def request(message: Any) -> Request[Any]:
         return Request(service, method.name, message, reply)

@@ -43,6 +43,10 @@ class CallOptions(TypedDict, total=False):
     metadata: Mapping[str, str]
     idempotent: bool
     """The handler may run twice: attempts that failed midway are repeated on another node."""
+    attempt_timeout: float
+    """Seconds for each attempt; an idempotent call then goes to another node."""
+    hedge: bool
+    """A second attempt runs beside one that is slower than 95 of 100; only if idempotent."""
 
 
 class Stream(Protocol[ReplyOut]):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shoal import context
 from shoal.client import CallOptions, Request
+from shoal.deadlines import Deadlines
+from shoal.errors import Timeout
 from shoal.middleware import Call
 from shoal.registry import Node
 from shoal.selector import Next
+from shoal.wire import CLIENT
 
 Mark = Callable[[str, Node, "Exception | None", float], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Outgoing(Call):
     """A call or stream on its way through the middleware, with what it was asked for."""
 
@@ -32,7 +35,7 @@ class Outgoing(Call):
         return call
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Attempts:
     """What the attempts of one call have in common."""
 
@@ -40,6 +43,8 @@ class Attempts:
     options: CallOptions
     metadata: Mapping[str, str]
     when: float
+    until: float
+    """Loop time at which the attempt that runs must be over; at most `when`."""
     node: Node | None
     tried: list[str]
 
@@ -53,7 +58,7 @@ class Attempts:
         self.request = request
         self.options = options
         self.metadata = metadata
-        self.when = when
+        self.when = self.until = when
         self.node = None
         self.tried = []
 
@@ -62,6 +67,9 @@ class Attempts:
         if self.node is None:
             return "before a node was found"
         return f"attempt {len(self.tried) + 1} on {self.node.id} at {self.node.address}"
+
+
+Exchange = Callable[[Node, Attempts, float], Awaitable[Any]]
 
 
 class Given(Next):
@@ -82,6 +90,29 @@ _MUCP = {"protocol": "mucp"}
 
 def mark_nothing(service: str, node: Node, error: Exception | None, elapsed: float) -> None:
     """Nodes that no selector gave are not marked."""
+
+
+async def timed(
+    deadlines: Deadlines, exchange: Exchange, node: Node, attempts: Attempts, now: float
+) -> Any:
+    """Run an attempt, which `exchange` does, within its own time limit."""
+    request = attempts.request
+    seconds = attempts.options["attempt_timeout"]
+    attempts.until = min(attempts.when, now + seconds)
+    if attempts.until == attempts.when:
+        return await exchange(node, attempts, now)
+    limit = deadlines.until(attempts.until)
+    try:
+        with limit:
+            return await exchange(node, attempts, now)
+    except TimeoutError:
+        if not limit.expired:
+            raise
+        raise Timeout(
+            f"{request.service} {request.endpoint}: its attempt_timeout of {seconds:.3g} s passed"
+            f" after {deadlines.loop.time() - now:.3f} s, {attempts.where()}",
+            id=CLIENT,
+        ) from None
 
 
 def metadata_of(

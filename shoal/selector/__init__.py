@@ -31,6 +31,10 @@ Strategy = Callable[[str, Sequence[Load]], Load]
 """Picks one of the (never empty) loads for a service; may keep state between calls."""
 
 
+class GaveUp(Exception):
+    """The caller did not wait for the end of an attempt: that says nothing of the node's health."""
+
+
 class Next(Protocol):
     """Gives the node for one attempt of a call."""
 
@@ -61,7 +65,8 @@ class Selector(Protocol):
     def mark(self, service: str, node: Node, error: Exception | None, elapsed: float) -> None:
         """Tell how an attempt on a node went: its error, if any, and the seconds it took.
 
-        Called exactly once for every node that a Next gave.
+        Called exactly once for every node that a Next gave, with GaveUp for an attempt that was
+        cancelled before it ended.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shoal.errors import ConnectionClosed, Timeout, Unavailable
-from shoal.selector import Load
+from shoal.selector import GaveUp, Load
 
 DECAY = 10.0  # seconds after which a latency counts for 1/e; what Finagle's peak EWMA takes
 OFFERS = 0.05  # seconds between two looks at which nodes that are out may be tried again
@@ -92,6 +92,8 @@ class Health:
                 load.latency = elapsed + (latency - elapsed) * weight
             if load.errors or self.out:
                 self._reached(load, now)
+        elif isinstance(error, GaveUp):
+            self._unknown(load, elapsed, now)
         elif self._loads.get(load.node.id) is load:
             self._failed(load, error, elapsed, now)
         load.marked = now
@@ -128,6 +130,12 @@ class Health:
         due = (out.until for out in self.out.values() if not out.offered)
         self._due = max(min(due, default=math.inf), now + OFFERS)
         self._changed(back, ())
+
+    def _unknown(self, load: Load, elapsed: float, now: float) -> None:
+        load.latency = max(load.latency, elapsed)  # it took at least so long
+        out = self.out.get(load.node.id)
+        if out is not None and out.probing and self._loads.get(load.node.id) is load:
+            self._pause(out, now, out.pause)  # the probe told nothing: another one is due
 
     def _failed(self, load: Load, error: Exception, elapsed: float, now: float) -> None:
         policy = self.policy

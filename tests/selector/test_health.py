@@ -17,7 +17,7 @@ from shoal.errors import (
     to_wire,
 )
 from shoal.registry import Node, Record
-from shoal.selector import Load
+from shoal.selector import GaveUp, Load
 from shoal.selector._health import unreachable
 from shoal.selector._nodes import Nodes
 from shoal.selector._pool import Choice
@@ -118,6 +118,24 @@ def test_a_node_is_out_at_once_and_probed_by_one_call() -> None:
     calls.nodes.mark(make_node(0), None, 0.01)
     assert calls.load().errors == 0
     assert calls.give() is not None
+    assert calls.give() is not None
+
+
+def test_a_call_that_was_given_up_says_nothing_but_that_it_took_long() -> None:
+    calls = Calls(3)
+    calls.nodes.mark(make_node(1), None, 0.5)
+    calls.nodes.mark(make_node(1), GaveUp(), 0.001)
+    assert calls.load(1).latency == 0.5
+    calls.nodes.mark(make_node(1), GaveUp(), 2.0)
+    assert calls.load(1).latency == 2.0
+    calls.fail()
+    for _ in range(5):  # the pause stays as it is, and nobody is let in beside the probe
+        assert 0.2 <= calls.until_given() <= 0.56
+        calls.nodes.mark(make_node(0), GaveUp(), 0.01)
+        assert calls.load().errors == 1
+        assert calls.give() is None
+    calls.until_given()
+    calls.nodes.mark(make_node(0), None, 0.01)
     assert calls.give() is not None
 
 
