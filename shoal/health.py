@@ -47,6 +47,7 @@ NUMBERS = {
     "selector_nodes": "nodes that are known of a service",
     "selector_nodes_out": "nodes that get no calls after errors",
     "selector_calls_in_flight": "calls under way to a service",
+    "selector_nodes_doubtful": "nodes of a service that answer although the registry knows nobody",
     "selector_stale": "whether the registry cannot tell of a service, so its last nodes count",
     "loop_blocked_seconds": "for how long the event loop has not turned",
     "loop_blockages": "times the event loop was blocked since the start",

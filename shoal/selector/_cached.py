@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from asyncio import get_running_loop
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Mapping, Iterator, Sequence
 from contextvars import Context
 from typing import Any, TypedDict
 
@@ -113,8 +113,13 @@ class CachedSelector(Selector):
             in_flight = sum(load.in_flight for load in loads)
             yield Gauge("selector_nodes", len(loads), labels)
             yield Gauge("selector_nodes_out", len(nodes.health.out), labels)
+            yield Gauge("selector_nodes_doubtful", len(nodes.doubt.ids), labels)
             yield Gauge("selector_calls_in_flight", in_flight, labels)
             yield Gauge("selector_stale", float(entry.failure is not None), labels)
+
+    @property
+    def ready(self) -> Mapping[str, Next]:
+        return self._ready
 
     async def select(
         self, service: str, *, filters: Sequence[Filter] = (), strategy: Strategy | None = None
@@ -123,7 +128,6 @@ class CachedSelector(Selector):
         if choice is None:
             self._bind()  # not for every call: asking for the running loop is a system call
             choice = await self._find(service)
-        choice.used = True
         if not filters and strategy is None:
             return choice
         entry = self._entries[service]
@@ -270,7 +274,10 @@ class CachedSelector(Selector):
                 logger.info("%r tells again who runs service %r", self._registry, name)
             entry.failure = None
             entry.failures = 0
+            before = bool(entry.nodes.doubt.ids)
             missing = entry.nodes.replace(records, entry.touched)
+            if before:
+                self._tell_doubt(entry)
         entry.lookup = None
         loop = get_running_loop()
         # Only who was not found is not asked for again at once.
@@ -309,17 +316,20 @@ class CachedSelector(Selector):
             entry.settled.set()
         else:
             self._ready.pop(name, None)
+
+    def _tell_doubt(self, entry: _Entry) -> None:
+        """Warn of a registry that still knows nobody, though nodes have answered meanwhile."""
         doubtful = len(entry.nodes.doubt.ids)
         if doubtful and not entry.doubtful:
             logger.warning(
                 "%r tells of no node of service %r any more; the %d known last are called as long"
                 " as they answer",
                 self._registry,
-                name,
+                entry.nodes.name,
                 doubtful,
             )
         elif entry.doubtful and not doubtful and entry.nodes.loads:
-            logger.info("%r tells again who runs service %r", self._registry, name)
+            logger.info("%r tells again who runs service %r", self._registry, entry.nodes.name)
         entry.doubtful = bool(doubtful)
 
     def _schedule(self, entry: _Entry, delay: float) -> None:
