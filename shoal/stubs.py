@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, Unpack, cast
 
@@ -52,8 +52,8 @@ def _caller(
     def request(message: Any) -> Request[Any]:
         return Request(service, method.name, message, reply)
 
-    async def unary(message: Any = None) -> Any:
-        return await client.call(request(message), **options)
+    def unary(message: Any = None) -> Coroutine[Any, Any, Any]:
+        return client.call(Request(service, method.name, message, reply), **options)
 
     async def server_stream(message: Any = None) -> AsyncIterator[Any]:
         async with client.stream(request(message), **options) as stream:

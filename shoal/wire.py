@@ -97,7 +97,7 @@ def pack_request(codec: Codec, id: str, endpoint: str, body: bytes) -> bytes:
 
 def timeout_value(seconds: float) -> str:
     """Return the `Timeout` header for seconds: nanoseconds, at least one."""
-    return str(max(1, int(seconds * 1e9)))
+    return str(int(seconds * 1e9)) if seconds >= 1e-9 else "1"
 
 
 def timeout(header: Mapping[str, str]) -> float | None:

@@ -27,8 +27,8 @@ class Budget:
 
     def earn(self) -> None:
         """Count a call."""
-        saved = self._saved + self._ratio
-        self._saved = min(self._reserve, saved)
+        if self._saved < self._reserve:
+            self._saved = min(self._reserve, self._saved + self._ratio)
 
     def spend(self) -> bool:
         """Take one repeated attempt; False if none is left."""

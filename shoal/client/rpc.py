@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Unpack
 
 from shoal import context, wire
 from shoal.broker import Broker
 from shoal.client import CallOptions, Client, Reply, Request, Stream
+from shoal.client._breaker import Breakers
 from shoal.client._budget import Budget
-from shoal.client._call import Attempts, Given, Mark, Outgoing, mark_nothing, metadata_of
+from shoal.client._call import Attempts, Given, Mark, Outgoing, mark_nothing, metadata_of, timed
+from shoal.client._hedge import Hedges
 from shoal.client._pool import Pool
 from shoal.client._settings import ClientSettings
 from shoal.client._stream import RpcStream
@@ -33,12 +45,13 @@ from shoal.health import Gauge, gauges
 from shoal.message import Header, Message
 from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Node
-from shoal.selector import Next, Selector
+from shoal.selector import GaveUp, Next, Selector
 from shoal.transport import Socket, Transport
 
 ATTEMPTS = 4  # nodes to try while none of them got to see the request
 MOVES = 1000.0  # calls that may leave a node at once
 BACKOFF = 0.05  # seconds before the second repetition, doubled for each further one
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class RpcClient(Client):
@@ -61,9 +74,13 @@ class RpcClient(Client):
         self._timeout = settings.timeout
         self._retries = settings.retries
         self._route_service, self._route_address = settings.route
+        self._routed = bool(self._route_service or self._route_address)
+        self._ready = selector.ready
         self._pool = Pool(transport, size=settings.pool_size, ttl=settings.pool_ttl)
         self._budget = Budget()
         self._moves = Budget(reserve=MOVES)
+        self._breakers = Breakers()
+        self._hedges = Hedges(self._budget.spend)
         self._ids = itertools.count()
         self._headers: dict[tuple[str, str, str], tuple[Header, Codec]] = {}
         self._deadlines: Deadlines | None = None
@@ -80,13 +97,15 @@ class RpcClient(Client):
 
     # Calls
 
-    async def call(self, request: Request[Reply], **options: Unpack[CallOptions]) -> Reply:
-        reply: Reply
+    def call(
+        self, request: Request[Reply], **options: Unpack[CallOptions]
+    ) -> Coroutine[Any, Any, Reply]:
         if self._call is None:
-            reply = await self._limited(request, options, {})
-        else:
-            reply = await self._call(Outgoing.of(request, options))
-        return reply
+            return self._limited(request, options, _NOTHING)
+        return self._through(Outgoing.of(request, options), self._call)
+
+    async def _through(self, call: Outgoing, run: Callable[[Call], Awaitable[Any]]) -> Any:
+        return await run(call)
 
     async def _run_call(self, call: Call) -> Any:
         assert isinstance(call, Outgoing)
@@ -110,6 +129,8 @@ class RpcClient(Client):
             with limit:
                 if when <= started:
                     raise TimeoutError
+                if options and options.get("hedge"):
+                    return await self._hedged(attempts, limit, loop)
                 return await self._try_nodes(attempts, limit, loop)
         except TimeoutError:
             which = "its timeout" if when == started + timeout else "the deadline of its caller"
@@ -119,30 +140,65 @@ class RpcClient(Client):
                 id=wire.CLIENT,
             ) from None
 
+    async def _hedged(
+        self, attempts: Attempts, limit: Limit, loop: asyncio.AbstractEventLoop
+    ) -> Any:
+        """Send the request to one node, and to a second if the first is slow."""
+        request, options = attempts.request, attempts.options
+        if not options.get("idempotent"):
+            raise BadRequest("only an idempotent call can be hedged: its handler runs twice")
+
+        def second() -> Coroutine[Any, Any, Any]:
+            more = Attempts(request, options, attempts.metadata, attempts.when)
+            if attempts.node is not None:
+                more.tried.append(attempts.node.id)
+            return self._try_nodes(more, limit, loop)
+
+        first = self._try_nodes(attempts, limit, loop)
+        return await self._hedges.run((request.service, request.endpoint), first, second)
+
     async def _try_nodes(
         self, attempts: Attempts, limit: Limit, loop: asyncio.AbstractEventLoop
     ) -> Any:
         """Send the request to one node, and to others as long as that is safe."""
-        request = attempts.request
+        request, breakers = attempts.request, self._breakers
+        exchange = self._exchange
+        if "attempt_timeout" in attempts.options:
+            exchange = functools.partial(timed, self._bound()[1], exchange)
         self._budget.earn()
         self._moves.earn()
-        service, choose, mark = await self._chooser(request.service, attempts.options)
+        service, mark = request.service, self._selector.mark
+        if attempts.options or self._routed:
+            service, choose, mark = await self._chooser(service, attempts.options)
+        else:
+            choose = self._ready.get(service) or await self._selector.select(service)
         while True:
-            node = attempts.node = choose(attempts.tried)
             begun = loop.time()
+            tried: Sequence[str] = attempts.tried
+            if breakers.circuits:
+                tried = breakers.avoid((service, request.endpoint), tried, begun)
+            node = attempts.node = choose(tried)
             try:
-                reply = await self._exchange(node, attempts, begun)
+                reply = await exchange(node, attempts, begun)
             except Error as error:
-                mark(service, node, error, loop.time() - begun)
+                now = loop.time()
+                mark(service, node, error, now - begun)
+                breakers.failed((service, request.endpoint), node.id, error, now)
                 if not self._again(attempts, error):
                     raise
             except BaseException as error:
                 # The caller gave up, or the time is over: only the latter says anything of a node.
-                late = Timeout(str(error), id=wire.CLIENT) if limit.expired else None
-                mark(service, node, late, loop.time() - begun)
+                now = loop.time()
+                if limit.expired:
+                    late = Timeout(str(error), id=wire.CLIENT)
+                    breakers.failed((service, request.endpoint), node.id, late, now)
+                mark(service, node, late if limit.expired else GaveUp(), now - begun)
                 raise
             else:
-                mark(service, node, None, loop.time() - begun)
+                now = loop.time()
+                mark(service, node, None, now - begun)
+                if breakers.circuits:
+                    breakers.succeeded((service, request.endpoint), node.id, now)
                 return reply
             attempts.tried.append(node.id)
             if len(attempts.tried) > 1:
@@ -173,7 +229,7 @@ class RpcClient(Client):
         shared, codec = self._shared(request, node)
         id = str(next(self._ids))
         body = wire.pack_request(codec, id, request.endpoint, codec.encode(request.message))
-        header = {"Micro-Id": id, "Timeout": wire.timeout_value(attempts.when - now)}
+        header = {"Micro-Id": id, "Timeout": wire.timeout_value(attempts.until - now)}
         if attempts.metadata:
             header = {**attempts.metadata, **header}
         address = node.address
@@ -225,8 +281,6 @@ class RpcClient(Client):
         if addresses:
             nodes = [addresses] if isinstance(addresses, str) else addresses
             return service, Given(nodes), mark_nothing
-        if not options:
-            return service, await self._selector.select(service), self._selector.mark
         choose = await self._selector.select(
             service, filters=options.get("filters", ()), strategy=options.get("strategy")
         )
@@ -287,7 +341,7 @@ class RpcClient(Client):
                     raise
                 tried.append(node.id)
             except BaseException:
-                mark(service, node, None, 0.0)
+                mark(service, node, GaveUp(), 0.0)
                 raise
             else:
                 mark(service, node, None, 0.0)
@@ -325,7 +379,7 @@ class RpcClient(Client):
     async def _run_publish(self, call: Call) -> None:
         content_type = self._codecs.content_type(call.message)
         header = {
-            **context.outgoing(context.current.get()),
+            **context.published(context.current.get()),
             **context.checked(call.header),
             "Content-Type": content_type,
             "Micro-Topic": call.endpoint,

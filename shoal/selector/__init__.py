@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from shoal.registry import Node, Record
@@ -47,8 +48,20 @@ class Next(Protocol):
         """
 
 
+_NONE: Mapping[str, Next] = MappingProxyType({})
+
+
 class Selector(Protocol):
     """Knows the nodes of services, and how each of them does."""
+
+    @property
+    def ready(self) -> Mapping[str, Next]:
+        """The choosers of services whose nodes are known, which change with what is known.
+
+        What is here need not be waited for with `select`, by calls without filters and strategy
+        of their own. A selector may leave it empty.
+        """
+        return _NONE
 
     @abstractmethod
     async def select(

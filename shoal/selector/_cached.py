@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from asyncio import get_running_loop
-from collections.abc import Coroutine, Mapping, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextvars import Context
 from typing import Any, TypedDict
 

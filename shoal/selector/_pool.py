@@ -111,7 +111,7 @@ class Pool:
 
 
 class Choice(Next):
-    """Gives nodes of a pool by a strategy. Who keeps it for many calls sets `used`."""
+    """Gives nodes of a pool by a strategy. `used` tells that it did since that was unset."""
 
     __slots__ = ("pool", "strategy", "used")
 
@@ -128,6 +128,7 @@ class Choice(Next):
         loads = pool.live
         if pool.out or not loads:
             loads = pool.candidates()
+        self.used = True
         load = self.strategy(pool.name, loads)
         if tried and load.node.id in tried:
             load = self._other(tried, load)
