@@ -73,7 +73,7 @@ def build(options: Options) -> Parts:
     transport: Transport = part("transport", **shared)
     broker: Broker = part("broker", registry=registry, **shared)
     selector: Selector = part("selector", registry=registry)
-    telemetry = make(options.telemetry, options.name, options.plugin("broker")[0])
+    telemetry = make(options.telemetry, options.name, plugins.plugin_name(broker))
     middleware = (*(one.middleware for one in telemetry), *options.middleware)
     made = {"transport": transport, "broker": broker, "codecs": codecs}
     client: Client = part(

@@ -17,7 +17,7 @@ from shoal.service._watchdog import Watchdog, culprit
 
 async def settled(watchdog: Watchdog, text: str, caplog: pytest.LogCaptureFixture) -> None:
     async with asyncio.timeout(20):
-        while text not in caplog.text:
+        while text not in caplog.text:  # noqa: ASYNC110  # a thread writes it
             await asyncio.sleep(0.01)
 
 
@@ -91,7 +91,7 @@ async def test_it_ends_with_a_loop_that_nobody_stopped_it_for() -> None:
 
     await asyncio.to_thread(lambda: asyncio.run(start()))
     async with asyncio.timeout(20):
-        while [one for one in threading.enumerate() if one.name == "watchdog"]:
+        while [one for one in threading.enumerate() if one.name == "watchdog"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     watchdog.stop()
 
