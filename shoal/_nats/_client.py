@@ -12,6 +12,7 @@ import nats.errors
 from nats.aio.msg import Msg as Msg
 
 from shoal._nats._settings import NatsSettings, Server
+from shoal._reasons import reason
 from shoal.errors import Unavailable
 from shoal.tls import Tls
 
@@ -156,7 +157,7 @@ def sentence(where: str, error: Exception) -> str:
     if "INFO" in text or isinstance(error, ValueError):
         return f"what answers at {where} is no NATS server"
     if isinstance(error, OSError):
-        return f"{where}: {error.strerror or text}"
+        return f"{where}: {reason(error)}"
     return f"{where}: {text}"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 import aiormq
@@ -16,12 +16,14 @@ import yarl
 from aiormq.abc import AbstractChannel
 
 from shoal._rabbitmq._settings import RabbitSettings, Server
+from shoal._reasons import reason
 from shoal.errors import Unavailable
 from shoal.tls import Tls
 
 OLDEST = (3, 8)
 ALERT = b"\x15"  # the first byte of what a server that wants TLS answers to what is none
 METHOD = 1  # the first byte of a frame of AMQP that is no content
+WAITING = 64 * 1024  # bytes
 GRACE = 1.0  # seconds for what was written to go out before a connection is cut
 
 
@@ -55,6 +57,37 @@ class _Opened(aiormq.TransportFactory):
         return self._streams
 
 
+class _Answering:
+    """A block with a time limit; a generator would cost every publication twice as much."""
+
+    __slots__ = ("_limit", "_where")
+
+    def __init__(self, where: str, seconds: float) -> None:
+        self._where = where
+        self._limit = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise Unavailable(sentence(self._where, late)) from late
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                # aiormq cancels what waits for a connection that is closed.
+                raise Unavailable(f"{self._where} closed the connection") from error
+        elif isinstance(error, OSError | TimeoutError | aiormq.AMQPError | RuntimeError):
+            raise Unavailable(sentence(self._where, error)) from error
+
+
 class Client:
     """A connection that breaks once: whoever owns it makes the next one."""
 
@@ -76,6 +109,11 @@ class Client:
         """Bytes of the largest header the server takes: one frame."""
         assert self._connection is not None
         return int(self._connection.connection_tune.frame_max or 1 << 17) - 1024
+
+    @property
+    def congested(self) -> bool:
+        """Whether more than a little waits to be written."""
+        return self._transport is None or self._transport.get_write_buffer_size() > WAITING
 
     async def open(self, tls: Tls | None) -> None:
         """Connect; raises what aiormq and the system raise."""
@@ -175,20 +213,9 @@ class Client:
                 self._manager = await self.channel()
             return self._manager
 
-    @asynccontextmanager
-    async def answering(self) -> AsyncIterator[None]:
-        """Give what runs inside the usual time; turns what aiormq raises into Unavailable."""
-        try:
-            async with asyncio.timeout(self._settings.timeout):
-                yield
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # aiormq cancels what waits for a connection that is closed.
-            raise Unavailable(f"{self.where} closed the connection") from error
-        except (OSError, TimeoutError, aiormq.AMQPError, RuntimeError) as error:
-            raise Unavailable(sentence(self.where, error)) from error
+    def answering(self) -> _Answering:
+        """Give a block the usual time; turns what aiormq raises in it into Unavailable."""
+        return _Answering(self.where, self._settings.timeout)
 
     async def close(self, *, graceful: bool) -> None:
         """End it and its tasks; what was written still goes out if `graceful`."""
@@ -267,5 +294,5 @@ def sentence(where: str, error: Exception) -> str:
     if isinstance(error, aiormq.AMQPConnectionError | RuntimeError):
         return f"{where} closed the connection"
     if isinstance(error, OSError):
-        return f"{where}: {error.strerror or error}"
+        return f"{where}: {reason(error)}"
     return f"{where}: {error}"

@@ -12,6 +12,7 @@ from redis import exceptions
 from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio.connection import Connection, SSLConnection
 
+from shoal._reasons import reason
 from shoal.broker._redis_settings import RedisSettings, Server
 from shoal.errors import BadRequest, ConnectionClosed, Error, Forbidden, Unavailable
 from shoal.tls import Tls
@@ -229,8 +230,10 @@ def _reason(server: Server, settings: RedisSettings, error: BaseException) -> Un
         case exceptions.AuthenticationError():
             who = server.user or settings.user or "default"
             sentence = f"Redis at {server} refuses user {who!r}: {error}"
+        case exceptions.InvalidResponse():
+            sentence = f"what answers at {server} is no Redis server"
         case exceptions.RedisError() | OSError():
-            sentence = f"Redis at {server} cannot be used: {error}"
+            sentence = f"Redis at {server} cannot be used: {reason(error)}"
         case _:
             return None
     return Unavailable(sentence, id=ID)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from shoal._reasons import reason
 from shoal.errors import BadRequest, Error, NotFound, Unavailable
 from shoal.registry._consul_settings import ConsulSettings, ssl_context
 from shoal.tls import Tls
@@ -125,8 +126,8 @@ class Agents:
             late = Unavailable(f"consul at {agent} has not answered within {seconds:g} s")
             raise _Failed(late) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            reason = str(error) or type(error).__name__
-            raise _Failed(Unavailable(f"consul at {agent} cannot be reached: {reason}")) from error
+            gone = Unavailable(f"consul at {agent} cannot be reached: {reason(error)}")
+            raise _Failed(gone) from error
 
     async def _receive(
         self, agent: str, method: str, url: str, parameters: Mapping[str, str], data: bytes

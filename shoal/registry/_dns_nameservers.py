@@ -17,6 +17,7 @@ import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 
+from shoal._reasons import reason
 from shoal.errors import Unavailable
 from shoal.registry._records import join_address
 
@@ -101,8 +102,7 @@ class Nameservers:
             raise Unavailable(f"dns: {self} has not told of {name} in time") from error
         except (dns.exception.DNSException, OSError, EOFError) as error:
             self._resolver = None
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise Unavailable(f"dns: {self} cannot tell of {name}: {reason}") from error
+            raise Unavailable(f"dns: {self} cannot tell of {name}: {_said(error)}") from error
         rrset: Any = answer.rrset
         beside = (*answer.response.answer, *answer.response.additional)
         return Answer(tuple(rrset), float(rrset.ttl), beside)
@@ -156,3 +156,12 @@ async def _address(host: str) -> str:
     except ValueError:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
         return str(found[0][4][0])
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, dns.resolver.NoNameservers):
+        # Of each attempt the server, how it was asked, and an exception or an answer's code.
+        answers = [one[3] for one in error.kwargs.get("errors", ())]
+        texts = (reason(one) if isinstance(one, Exception) else str(one) for one in answers)
+        return "; ".join(dict.fromkeys(texts)) or "no answer"
+    return " ".join(reason(error).split())[:300]

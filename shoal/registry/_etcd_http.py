@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from shoal._reasons import causes, reason
 from shoal.errors import Unavailable
 from shoal.tls import Tls, TlsError
 
@@ -197,42 +197,18 @@ class EtcdHttp:
         return self._connections
 
     def _unavailable(self, member: str, error: Exception, seconds: float) -> Unavailable:
-        reasons = list(_causes(error))
         if self._tls and self._files != _changes(self._tls):
             self._outdated = True  # the next connection shows and trusts the new certificates
         if isinstance(error, TimeoutError):
             return Unavailable(f"etcd at {member} has not answered within {seconds:g} s")
-        why = next((_words(reason) for reason in reasons[::-1] if _words(reason)), repr(error))
-        if self._tls and not self._tls.cert_file and isinstance(reasons[-1], ConnectionError):
+        why, (*_, first) = reason(error), causes(error)
+        if self._tls and not self._tls.cert_file and isinstance(first, ConnectionError):
             why += "; it may want a certificate: set tls_cert_file"
         return Unavailable(f"etcd at {member} cannot be asked: {why}")
 
 
 class TooMuch(Unavailable):
     """An answer is larger than anything that is wanted."""
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it came of; of several at once the first."""
-    seen: BaseException | None = error
-    for _ in range(10):
-        if seen is None:
-            return
-        if isinstance(seen, BaseExceptionGroup):
-            seen = seen.exceptions[0]
-            continue
-        yield seen
-        seen = seen.__cause__ or seen.__context__
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return str(error)
-    if isinstance(error, OSError) and (error.errno or 0) > 0:
-        return os.strerror(error.errno or 0)  # asyncio's own words for it are longer
-    return str(error)
 
 
 def _changes(tls: Tls | None) -> object:

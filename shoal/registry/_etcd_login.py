@@ -14,11 +14,15 @@ NOT_FOUND, OUT_OF_RANGE, UNAUTHENTICATED = 5, 11, 16  # codes of gRPC
 _FAILED_PRECONDITION = 9
 
 
+NO_USER = "user name is empty"  # who did not log in
+
+
 class Refused(Unavailable):
     """A member does not do what it was asked; `reason` is gRPC's code."""
 
     def __init__(self, member: str, text: str, reason: int) -> None:
-        super().__init__(f"etcd at {member}: {text.removeprefix('etcdserver: ')}")
+        said = "it wants a user and a password" if NO_USER in text else text
+        super().__init__(f"etcd at {member}: {said.removeprefix('etcdserver: ')}")
         self.text = text
         self.reason = reason
 
@@ -28,7 +32,7 @@ class Refused(Unavailable):
         return (
             self.reason == UNAUTHENTICATED
             or "invalid auth token" in self.text
-            or "user name is empty" in self.text
+            or NO_USER in self.text
             or "revision of auth store is old" in self.text
         )
 

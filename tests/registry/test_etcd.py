@@ -305,7 +305,7 @@ async def test_a_user_logs_in_again_when_the_token_has_expired(
 @pytest.mark.parametrize(
     ("login", "problem"),
     [
-        ("", "user name is empty"),
+        ("", "wants a user and a password"),
         ("micro:wrong@", "invalid user ID or password"),
         ("nobody:micro-secret@", "invalid user ID or password"),
     ],
