@@ -108,9 +108,10 @@ class Facts:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Test with every peer, or with those a module names in `PEERS`."""
+    """Test with every peer, or with those a module names in `PEERS` or a test itself."""
     # A fixture of the same name in the module would leave `go` with the peer of another one.
-    if "version" in metafunc.fixturenames:
+    own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "version" in metafunc.fixturenames and "version" not in own:
         versions = getattr(metafunc.module, "PEERS", peers.VERSIONS)
         metafunc.parametrize("version", versions, indirect=True, scope="session")
 

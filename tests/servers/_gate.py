@@ -10,6 +10,9 @@ from typing import Self
 class Gate:
     """Passes on what comes at its port to another, as long as it is open."""
 
+    TASK = "gate"
+    """The name of its tasks, for those who look what is left of what they test."""
+
     def __init__(self, port: int) -> None:
         self._to = port
         self._server: asyncio.Server | None = None
@@ -44,14 +47,15 @@ class Gate:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        task.set_name(self.TASK)
         self._tasks.add(task)
         self.accepted += 1
         try:
             back, forth = await asyncio.open_connection("127.0.0.1", self._to)
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_copy(reader, forth))
-                    group.create_task(_copy(back, writer))
+                    group.create_task(_copy(reader, forth), name=self.TASK)
+                    group.create_task(_copy(back, writer), name=self.TASK)
             finally:
                 forth.close()
         except (OSError, ExceptionGroup, asyncio.CancelledError):
