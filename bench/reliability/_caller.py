@@ -26,12 +26,13 @@ from shoal.client import Client
 from shoal.options import Settings
 
 
-async def main(service: str) -> None:
+async def main(service: str, settings: Settings | None = None) -> None:
     """Do what is read from standard input until it ends."""
     die_with_parent()
-    settings: Settings = {}
-    if DOMAIN in os.environ and "MICRO_REGISTRY" not in os.environ:
-        settings["registry"] = private_registry(os.environ[DOMAIN])
+    if settings is None:
+        settings = {}
+        if DOMAIN in os.environ and "MICRO_REGISTRY" not in os.environ:
+            settings["registry"] = private_registry(os.environ[DOMAIN])
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -88,6 +88,8 @@ class Network:
         self._hosts: dict[bytes, Host] = {}  # by address
         self._paths: dict[tuple[bytes, bytes], Link] = {}
         self.dropped = 0
+        self.multicast = True
+        """Whether packets to groups are passed on, as switches often do not."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -155,7 +157,7 @@ class Network:
             source, target = packet[12:16], packet[16:20]
             if target[0] in _MULTICAST:
                 for key in self._hosts:
-                    if key != source:
+                    if key != source and self.multicast:
                         self._pass(source, key, packet)
             elif target in self._hosts:
                 self._pass(source, target, packet)
