@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # what a header value cannot hold
@@ -28,15 +29,14 @@ class Header(dict[str, str]):
         return f"Header({shown(self)})"
 
 
-@dataclass(slots=True)
-class Message:
+class Message(Struct):
     """A header and a body. Names are in canonical form (`Micro-Id`), values hold no line breaks.
 
     `shared` are headers equal in many messages, kept apart so that a transport can encode them
     once; a name in `header` wins. Messages that were received have everything in `header`.
     """
 
-    header: dict[str, str] = field(default_factory=dict)
+    header: dict[str, str] = field(default_factory=dict[str, str])
     body: bytes = b""
     shared: Header | None = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoal._nats import Interest, Msg
@@ -28,7 +27,6 @@ _BEFORE_CONSUMER = 3
 _DONE = 4096  # events handled of late that are known again
 
 
-@dataclass(slots=True)
 class Event(Message):
     """An event with where to acknowledge it, how often it came, and its place in the stream."""
 

@@ -37,24 +37,26 @@ def _pausing(queue: str, milliseconds: int) -> str:
     return f"retry.{milliseconds}.{queue}"
 
 
-class Event(Message):
-    """An event as it was delivered."""
+class Event(Message, kw_only=True):
+    """An event as it was delivered, with how often its handling has failed."""
 
-    __slots__ = ("failed", "raw", "topic")
+    raw: Delivery
+    topic: str
+    failed: int
 
-    def __init__(self, raw: Delivery) -> None:
+    @classmethod
+    def of(cls, raw: Delivery) -> Event:
+        """Return the event in a delivery."""
         table: dict[str, Any] = dict(raw.header.properties.headers or {})
-        topic, failed = table.get(TOPIC), table.get(FAILED)
-        crashed = table.get(CRASHED)
-        self.raw = raw
-        self.topic = topic if isinstance(topic, str) else raw.routing_key or ""
-        self.failed = (failed if isinstance(failed, int) else 0) + (
-            crashed if isinstance(crashed, int) else 0
-        )
+        topic = table.get(TOPIC)
+        if not isinstance(topic, str):
+            topic = raw.routing_key or ""
+        counts = (table.get(FAILED), table.get(CRASHED))
         header = read(table)
         if not header.get("Micro-Topic"):  # Go Micro's subscribers find their handler by it
-            header["Micro-Topic"] = self.topic
-        super().__init__(header, raw.body)
+            header["Micro-Topic"] = topic
+        failed = sum(count for count in counts if isinstance(count, int))
+        return cls(header, raw.body, raw=raw, topic=topic, failed=failed)
 
 
 class RabbitSubscription(LocalSubscription):
@@ -101,7 +103,7 @@ class RabbitSubscription(LocalSubscription):
         return name
 
     def _take(self, raw: Delivery) -> None:
-        event = Event(raw)
+        event = Event.of(raw)
         # A queue has one name for all topics, in Go Micro too, and so gets the events of each.
         line = self._broker.line(self.queue, event.topic) if event.topic != self.topic else None
         if not (line or self._line).offer(event):

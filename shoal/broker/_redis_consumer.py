@@ -41,7 +41,6 @@ class Terms:
     publish: Publish
 
 
-@dataclass(slots=True)
 class Delivery(Message):
     """An event on its way to the handler; it holds what it needs to come again."""
 

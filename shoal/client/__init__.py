@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack
+
+from msgspec import Struct
 
 from shoal.selector import Filter, Strategy
 
@@ -14,8 +15,7 @@ Reply = TypeVar("Reply")
 ReplyOut = TypeVar("ReplyOut", covariant=True)
 
 
-@dataclass(slots=True)
-class Request(Generic[ReplyOut]):
+class Request(Struct, Generic[ReplyOut]):
     """What to ask whom, and the type the reply is decoded into.
 
     `content_type` overrides the one the message's type implies; `message` is None for a stream

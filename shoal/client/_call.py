@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from shoal import context
 from shoal.client import CallOptions, Request
 from shoal.deadlines import Deadlines
@@ -35,8 +37,7 @@ class Outgoing(Call):
         return call
 
 
-@dataclass(slots=True, repr=False)
-class Attempts:
+class Attempts(Struct):
     """What the attempts of one call have in common."""
 
     request: Request[Any]
@@ -45,22 +46,11 @@ class Attempts:
     when: float
     until: float
     """Loop time at which the attempt that runs must be over; at most `when`."""
-    node: Node | None
-    tried: list[str]
+    node: Node | None = None
+    tried: list[str] = []
 
-    def __init__(
-        self,
-        request: Request[Any],
-        options: CallOptions,
-        metadata: Mapping[str, str],
-        when: float,
-    ) -> None:
-        self.request = request
-        self.options = options
-        self.metadata = metadata
-        self.when = self.until = when
-        self.node = None
-        self.tried = []
+    def __repr__(self) -> str:
+        return f"Attempts({self.request.service} {self.request.endpoint}, {self.where()})"
 
     def where(self) -> str:
         """Return which attempt on which node this is, for a person."""

@@ -17,9 +17,10 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Unpack
+
+from msgspec.structs import replace
 
 from shoal import context, wire
 from shoal.broker import Broker
@@ -123,7 +124,8 @@ class RpcClient(Client):
         when = started + timeout
         if running.deadline is not None and running.deadline < when:
             when = running.deadline
-        attempts = Attempts(request, options, metadata_of(running, options, added), when)
+        metadata = metadata_of(running, options, added)
+        attempts = Attempts(request, options, metadata, when, when)
         limit = deadlines.until(when)
         try:
             with limit:
@@ -149,7 +151,7 @@ class RpcClient(Client):
             raise BadRequest("only an idempotent call can be hedged: its handler runs twice")
 
         def second() -> Coroutine[Any, Any, Any]:
-            more = Attempts(request, options, attempts.metadata, attempts.when)
+            more = Attempts(request, options, attempts.metadata, attempts.when, attempts.when)
             if attempts.node is not None:
                 more.tried.append(attempts.node.id)
             return self._try_nodes(more, limit, loop)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shoal.codec import Codec
 from shoal.endpoints import Method
@@ -14,8 +15,7 @@ from shoal.message import shown
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Incoming:
+class Incoming(Struct):
     """A request as far as its headers and envelope tell."""
 
     method: Method
