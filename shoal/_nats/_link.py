@@ -78,6 +78,8 @@ class Link:
 
     async def open(self) -> None:
         """Connect, unless it is open already; raises Unavailable if no server can be reached."""
+        if self._supervisor is not None:
+            return
         async with self._lock:
             if self._supervisor is not None:
                 return

@@ -18,6 +18,7 @@ from shoal.tls import Tls
 logger = logging.getLogger(__name__)
 
 PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between two rounds of attempts to connect
+PROPERTIES, FIELD = 4096, 16  # bytes of properties beside the headers, of a field beside its text
 
 
 class Link:
@@ -55,6 +56,8 @@ class Link:
 
     async def open(self) -> None:
         """Connect, unless it is open already; raises Unavailable if no server can be reached."""
+        if self._supervisor is not None:
+            return
         async with self._lock:
             if self._supervisor is None:
                 await self._connect()
@@ -161,11 +164,7 @@ class Link:
         to that of the settings. Raises Unavailable, and TooLarge for a header beyond a frame.
         """
         client = await self.client()
-        size = len(properties.marshal())
-        if size > client.largest_header:
-            raise TooLarge(
-                f"the header is {size} bytes, RabbitMQ takes {client.largest_header}", id=self.id
-            )
+        self._check(properties, client.largest_header)
         try:
             channel = channel or await client.publisher()
             async with client.answering():
@@ -175,7 +174,20 @@ class Link:
                     routing_key=key,
                     properties=properties,
                     mandatory=mandatory,
+                    # To wait for each to be written is only needed to bound what is not.
+                    wait=client.congested,  # type: ignore[call-arg]  # only Channel itself has it
                 )
         except Unavailable as error:
             raise Unavailable(f"RabbitMQ has not taken it: {error}", id=self.id) from error
         return not isinstance(result, aiormq.abc.DeliveredMessage)
+
+    def _check(self, properties: Properties, largest: int) -> None:
+        """Raise TooLarge for a header beyond a frame."""
+        headers = properties.headers or {}
+        # Of text each letter has up to four bytes; only what may be too large is measured.
+        text = sum(len(name) + len(str(value)) + FIELD for name, value in headers.items())
+        if PROPERTIES + 4 * text <= largest:
+            return
+        size = len(properties.marshal())
+        if size > largest:
+            raise TooLarge(f"the header is {size} bytes, RabbitMQ takes {largest}", id=self.id)
