@@ -46,7 +46,8 @@ async def prove(report: Report, scale: float) -> None:
     # NATS stores nothing that could be lost.
     stories += [_lost(report, kind()) for kind in (EtcdServer, ConsulServer) if not _missing(kind)]
     if not _missing(EtcdServer):
-        stories.append(_network(report, "cut off from etcd", _cut_off, outage))
+        stories.append(_network(report, "client cut off from etcd", _client_cut_off, outage))
+        stories.append(_network(report, "nodes cut off from etcd", _nodes_cut_off, outage))
     await asyncio.gather(*stories)
 
 
@@ -193,13 +194,13 @@ async def _multicast(report: Report, network: Network, fleet: Fleet, seconds: fl
     _reached(report, "multicast passes again: calls that reach a new node", results, newcomer)
 
 
-async def _cut_off(report: Report, network: Network, fleet: Fleet, seconds: float) -> None:
-    """First the client cannot reach etcd, then the nodes cannot, whose registrations then end."""
-    one, other, third, middle = [await network.host() for _ in range(4)]
+async def _client_cut_off(report: Report, network: Network, fleet: Fleet, seconds: float) -> None:
+    """The client cannot reach etcd, and then it can."""
+    one, third, middle = [await network.host() for _ in range(3)]
     async with _Inside(middle) as server:
         where = f"etcd://{server.address}"
-        for host in (one, other):
-            await _serve(host.service, where, fleet=fleet)
+        for _ in range(2):
+            await _serve(one.service, where, fleet=fleet)
         caller = await third.start(fleet, MODULE, "proof", LOOKUP, where)
         await _begin(caller)
         await asyncio.sleep(1)
@@ -209,9 +210,18 @@ async def _cut_off(report: Report, network: Network, fleet: Fleet, seconds: floa
         network.heal()
         await asyncio.sleep(8)
         results = await _end(caller)
-        _went_on(report, f"client cut off from etcd for {seconds:.0f} s: ", results)
-        _reached(report, "client healed: calls that reach a node of then", results, hidden)
+    _went_on(report, f"client cut off from etcd for {seconds:.0f} s: ", results)
+    _reached(report, "client healed: calls that reach a node of then", results, hidden)
 
+
+async def _nodes_cut_off(report: Report, network: Network, fleet: Fleet, seconds: float) -> None:
+    """No node can reach etcd, which therefore ends their leases and tells the client so."""
+    one, other, third, middle = [await network.host() for _ in range(4)]
+    async with _Inside(middle) as server:
+        where = f"etcd://{server.address}"
+        for host in (one, other):
+            await _serve(host.service, where, fleet=fleet)
+        caller = await third.start(fleet, MODULE, "proof", LOOKUP, where)
         await _begin(caller)
         network.cut(one, middle)
         network.cut(other, middle)
@@ -219,7 +229,7 @@ async def _cut_off(report: Report, network: Network, fleet: Fleet, seconds: floa
         network.heal()
         await asyncio.sleep(2)
         results = await _end(caller)
-        _went_on(report, "all nodes cut off from etcd until their leases ended: ", results)
+    _went_on(report, "all nodes cut off from etcd until their leases ended: ", results)
 
 
 class _Inside(EtcdServer):
