@@ -211,8 +211,12 @@ class Group:
         """Serve all of them until SIGINT or SIGTERM, as `Service.run` does."""
         options = [service.options for service in self.services] or [Options()]
         workers = max(one.workers for one in options)
-        names = ",".join(service.options.name for service in self.services)
-        run_until_signal(self, replace(options[0], workers=workers), lambda: {"service": names})
+        run_until_signal(self, replace(options[0], workers=workers), self._identity)
+
+    def _identity(self) -> dict[str, str]:
+        if len(self.services) == 1:
+            return self.services[0]._identity()
+        return {"service": ",".join(service.options.name for service in self.services)}
 
     async def __aenter__(self) -> Self:
         """Start all; if one cannot, those before it are stopped again."""
