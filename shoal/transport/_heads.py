@@ -26,34 +26,32 @@ _LIMIT = 1024
 _heads: dict[bytes, Header] = {}
 
 
-def numbers_of(data: bytes) -> re.Match[bytes] | None:
-    """Return the numbers in which the head ends, if the data can be just one such message."""
+def known(data: bytes) -> Message | None:
+    """Return what the data is if it is exactly one message whose head was learnt before."""
     first = data.find(_FIRST)
-    numbers = _NUMBERS.match(data, first) if first > 0 else None
-    if numbers is None or numbers.end() + int(numbers[4]) != len(data):
-        return None
-    return numbers
-
-
-def known(numbers: re.Match[bytes]) -> Message | None:
-    """Return the message whose head was learnt before, None if it was not."""
-    data = numbers.string
-    shared = _heads.get(data[: numbers.start()])
-    if shared is None:
+    shared = _heads.get(data[:first]) if first > 0 else None
+    numbers = None if shared is None else _NUMBERS.match(data, first)
+    if shared is None or numbers is None:
         return None
     id, other_id, timeout, length = numbers.groups()
+    body = data[numbers.end() :]
+    if len(body) != int(length):
+        return None
     header = {**shared, "Micro-Id": id.decode(), "Content-Length": length.decode()}
     if timeout is not None:
         header["Timeout"] = timeout.decode()
     if other_id is not None:
         header["X-Micro-Id"] = other_id.decode()
-    return Message(header, data[numbers.end() :], shared)
+    return Message(header, body, shared)
 
 
-def learn(numbers: re.Match[bytes], header: dict[str, str]) -> None:
-    """Remember what the parser has made of the head before these numbers."""
-    start = numbers.string[: numbers.start()]
-    if b"\r\n\r\n" in start:  # the head ended there, and the numbers are in a body
+def learn(data: bytes, header: dict[str, str]) -> None:
+    """Remember what the parser has made of this message's head, if its numbers end it."""
+    first = data.find(_FIRST)
+    numbers = _NUMBERS.match(data, first) if first > 0 else None
+    start = data[:first]
+    # Where the head ended before, they are in the body.
+    if numbers is None or numbers.end() + int(numbers[4]) != len(data) or b"\r\n\r\n" in start:
         return
     shared = Header(header)
     for name, number in zip(_NAMES, numbers.groups(), strict=True):

@@ -7,7 +7,6 @@ server's are responses, and the two are not paired; a stream sends any number of
 from __future__ import annotations
 
 import logging
-import re
 from typing import Any
 
 import httptools
@@ -16,7 +15,7 @@ from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
 from shoal.message import Message, clean
 from shoal.transport._connection import Connection
 from shoal.transport._header import _names, encode, encode_shared, read_name
-from shoal.transport._heads import LARGEST, known, learn, numbers_of
+from shoal.transport._heads import LARGEST, known, learn
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class HttpSocket(Connection):
         self._head = self._header  # the same once it is complete
         self._header_size = 0
         self._body: bytes | bytearray = b""
-        self._numbers: re.Match[bytes] | None = None  # of a head that may be learnt
+        self._whole = b""  # what may be one message, whose head can be learnt
         self._parser: Any = self._new_parser()
 
     def _new_parser(self) -> Any:
@@ -78,9 +77,9 @@ class HttpSocket(Connection):
 
     def _known(self, data: bytes) -> bool:
         """Take a message whose head is like one the parser has seen; False if it is not."""
-        self._numbers = numbers = numbers_of(data)
-        message = None if numbers is None else known(numbers)
+        message = known(data)
         if message is None or len(message.body) > self._max_message:
+            self._whole = data
             return False
         if self._timer is not None:
             self._cancel_timer()
@@ -177,8 +176,9 @@ class HttpSocket(Connection):
         self._started = False
         if self._timer is not None:
             self._cancel_timer()
-        if self._numbers is not None and self._numbers.string.startswith(self._ordinary):
-            learn(self._numbers, self._head)
+        if self._whole.startswith(self._ordinary):
+            learn(self._whole, self._head)
+        self._whole = b""
         body = self._body
         self._received(Message(self._head, body if isinstance(body, bytes) else bytes(body)))
         if self._last:
