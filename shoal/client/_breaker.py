@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from shoal._circuit import WINDOW, Circuit, blames
+from shoal.health import Gauge
 
 MOST = 4096  # circuits kept
 
@@ -27,6 +28,10 @@ class Breakers:
 
     def __repr__(self) -> str:
         return f"Breakers({len(self.circuits)} watched, {sum(map(len, self._open.values()))} open)"
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield how many nodes are avoided by how many endpoints."""
+        yield Gauge("client_breakers_open", sum(len(ids) for ids in list(self._open.values())))
 
     @property
     def open(self) -> Iterator[Key]:

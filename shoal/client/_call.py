@@ -12,12 +12,13 @@ from msgspec import Struct
 from shoal import context
 from shoal.client import CallOptions, Request
 from shoal.deadlines import Deadlines
-from shoal.errors import Timeout
+from shoal.errors import Error, Timeout, Unavailable
 from shoal.middleware import Call
 from shoal.registry import Node
 from shoal.selector import Next
 from shoal.wire import CLIENT
 
+TRANSPORT = "shoal.transport"
 Mark = Callable[[str, Node, "Exception | None", float], None]
 
 
@@ -57,6 +58,11 @@ class Attempts(Struct):
         if self.node is None:
             return "before a node was found"
         return f"attempt {len(self.tried) + 1} on {self.node.id} at {self.node.address}"
+
+    def explain(self, error: Error, elapsed: float) -> None:
+        """Add to an error that arose on this side which attempt it was and how long that took."""
+        if error.id in ("", CLIENT, TRANSPORT) and isinstance(error, Unavailable):
+            error.detail += f"; {self.where()} after {elapsed:.3f} s"
 
 
 Exchange = Callable[[Node, Attempts, float], Awaitable[Any]]

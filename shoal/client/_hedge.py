@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
+
+from shoal.health import Gauge
 
 SAMPLES = 256  # last calls of an endpoint that are looked at
 FEW = 20  # so many must have ended before any is called slow
@@ -50,6 +52,11 @@ class Hedges:
 
     def __repr__(self) -> str:
         return f"Hedges({len(self._times)} endpoints, {self.started} started, {self.won} won)"
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield how many second attempts there were, and how many of them were faster."""
+        yield Gauge("client_hedges", self.started)
+        yield Gauge("client_hedges_won", self.won)
 
     def slow(self, key: Key) -> float | None:
         """Return the seconds only one in twenty calls takes, None if that is not known yet."""

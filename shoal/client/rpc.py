@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import random
 import uuid
 from collections.abc import (
     AsyncIterator,
@@ -26,10 +25,10 @@ from shoal import context, wire
 from shoal.broker import Broker
 from shoal.client import CallOptions, Client, Reply, Request, Stream
 from shoal.client._breaker import Breakers
-from shoal.client._budget import Budget
 from shoal.client._call import Attempts, Given, Mark, Outgoing, mark_nothing, metadata_of, timed
 from shoal.client._hedge import Hedges
 from shoal.client._pool import Pool
+from shoal.client._repeats import Repeats, backoff
 from shoal.client._settings import ClientSettings
 from shoal.client._stream import RpcStream
 from shoal.codec import Codec
@@ -39,8 +38,6 @@ from shoal.errors import (
     ConnectionClosed,
     Error,
     Timeout,
-    TooManyRequests,
-    Unavailable,
 )
 from shoal.health import Gauge, gauges
 from shoal.message import Header, Message
@@ -49,9 +46,6 @@ from shoal.registry import Node
 from shoal.selector import GaveUp, Next, Selector
 from shoal.transport import Socket, Transport
 
-ATTEMPTS = 4  # nodes to try while none of them got to see the request
-MOVES = 1000.0  # calls that may leave a node at once
-BACKOFF = 0.05  # seconds before the second repetition, doubled for each further one
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -73,15 +67,13 @@ class RpcClient(Client):
         self._broker = broker
         self._codecs = codecs
         self._timeout = settings.timeout
-        self._retries = settings.retries
         self._route_service, self._route_address = settings.route
         self._routed = bool(self._route_service or self._route_address)
         self._ready = selector.ready
         self._pool = Pool(transport, size=settings.pool_size, ttl=settings.pool_ttl)
-        self._budget = Budget()
-        self._moves = Budget(reserve=MOVES)
+        self._repeats = Repeats(settings.retries)
         self._breakers = Breakers()
-        self._hedges = Hedges(self._budget.spend)
+        self._hedges = Hedges(self._repeats.budget.spend)
         self._ids = itertools.count()
         self._headers: dict[tuple[str, str, str], tuple[Header, Codec]] = {}
         self._deadlines: Deadlines | None = None
@@ -94,7 +86,7 @@ class RpcClient(Client):
 
     def gauges(self) -> Iterator[Gauge]:
         """Yield what it holds now, in numbers; any thread may ask."""
-        return gauges(self._pool, self._budget)
+        return gauges(self._pool, self._repeats.budget, self._breakers, self._hedges)
 
     # Calls
 
@@ -167,9 +159,9 @@ class RpcClient(Client):
         exchange = self._exchange
         if "attempt_timeout" in attempts.options:
             exchange = functools.partial(timed, self._bound()[1], exchange)
-        self._budget.earn()
-        self._moves.earn()
-        service, mark = request.service, self._selector.mark
+        self._repeats.earn()
+        service = request.service
+        mark: Mark = self._selector.mark
         if attempts.options or self._routed:
             service, choose, mark = await self._chooser(service, attempts.options)
         else:
@@ -186,7 +178,8 @@ class RpcClient(Client):
                 now = loop.time()
                 mark(service, node, error, now - begun)
                 breakers.failed((service, request.endpoint), node.id, error, now)
-                if not self._again(attempts, error):
+                if not self._repeats.may(attempts, error):
+                    attempts.explain(error, now - begun)
                     raise
             except BaseException as error:
                 # The caller gave up, or the time is over: only the latter says anything of a node.
@@ -204,26 +197,7 @@ class RpcClient(Client):
                 return reply
             attempts.tried.append(node.id)
             if len(attempts.tried) > 1:
-                await asyncio.sleep(BACKOFF * 2 ** len(attempts.tried) * random.random())
-
-    def _again(self, attempts: Attempts, error: Error) -> bool:
-        """Whether another attempt may follow one that failed."""
-        if error.unsent:
-            unseen = attempts.node is not None and attempts.node.id not in attempts.tried
-            return len(attempts.tried) + 1 < ATTEMPTS and unseen and self._may_move(error)
-        if not isinstance(error, Unavailable | Timeout):
-            return False
-        options = attempts.options
-        allowed = options.get("retries", self._retries if options.get("idempotent") else 0)
-        return len(attempts.tried) < allowed and self._budget.spend()
-
-    def _may_move(self, error: Error) -> bool:
-        """Whether what no handler has seen may go to another node: that loads nobody twice.
-
-        All that was on its way to a node that stops moves at once, far more than is repeated.
-        """
-        refused = isinstance(error, TooManyRequests)
-        return (self._budget if refused else self._moves).spend()
+                await asyncio.sleep(backoff(len(attempts.tried)))
 
     async def _exchange(self, node: Node, attempts: Attempts, now: float) -> Any:
         """Send one request to one node and return its reply."""
@@ -339,7 +313,7 @@ class RpcClient(Client):
                 stream = await self._open_on(node, call)
             except Error as error:
                 mark(service, node, error, 0.0)
-                if not error.unsent or node.id in tried or not self._may_move(error):
+                if not error.unsent or node.id in tried or not self._repeats.move(error):
                     raise
                 tried.append(node.id)
             except BaseException:
