@@ -16,7 +16,7 @@ from shoal._nats import Link, Msg, NatsSettings
 from shoal.errors import BadRequest, TooLarge, Unavailable
 from shoal.testing.conformance._broker import files
 from shoal.tls import Tls
-from tests.servers import Background, free_ports, need
+from tests.servers import Background, Note, free_ports, need
 from tests.servers._gate import Gate
 from tests.servers.nats import NatsServer
 from tests.test_tls import Authority
@@ -76,7 +76,9 @@ async def refused(
 # It comes back
 
 
-async def test_every_subscription_is_there_again_once_after_restarts() -> None:
+async def test_every_subscription_is_there_again_once_after_restarts(
+    record_property: Note,
+) -> None:
     need(NatsServer)
     async with NatsServer() as server, linked(server.address) as link, linked(server.address) as by:
         heard: Counter[bytes] = Counter()
@@ -104,6 +106,10 @@ async def test_every_subscription_is_there_again_once_after_restarts() -> None:
         assert back == list(range(2, RESTARTS + 2))
         assert len(asyncio.all_tasks()) == tasks
         assert files() <= sockets
+        record_property("restarts", RESTARTS)
+        record_property("published", 10 * RESTARTS + 1)
+        record_property("arrived", len(heard))
+        record_property("duplicates", heard.total() - len(heard))
 
 
 async def test_a_frozen_server_is_noticed_and_found_again_when_it_thaws() -> None:

@@ -24,7 +24,7 @@ from shoal.errors import Unavailable
 from shoal.message import Message
 from shoal.testing.conformance._broker import event, settles, subscribed, unique
 from shoal.testing.conformance.broker import BrokerConformance
-from tests.servers import Background, need
+from tests.servers import Background, Note, need
 from tests.servers.nats import NatsServer
 
 RESTARTS = int(os.environ.get("SHOAL_RESTARTS", "3"))
@@ -341,7 +341,7 @@ async def test_deliveries_run_at_the_same_time_if_they_shall(server: NatsServer)
 # Coming back
 
 
-async def test_no_event_is_lost_through_restarts() -> None:
+async def test_no_event_is_lost_through_restarts(record_property: Note) -> None:
     need(NatsServer)
     async with NatsServer() as server:
         streams = JetStreamSettings(ack_wait=2)
@@ -381,6 +381,12 @@ async def test_no_event_is_lost_through_restarts() -> None:
                 assert set(got.bodies) <= {*taken, *unsure}
                 # At least once: what was in flight when the server went may come twice.
                 assert len(got.bodies) <= len(taken) + len(unsure) + RESTARTS * 32
+                record_property("arrived", len(set(got.bodies)))
+                record_property("published and lost", len(set(taken) - set(got.bodies)))
+                record_property("duplicates", len(got.bodies) - len(set(got.bodies)))
+            record_property("restarts", RESTARTS)
+            record_property("published", len(taken))
+            record_property("told to have failed", len(unsure))
             assert len(asyncio.all_tasks()) < tasks
 
 

@@ -19,7 +19,7 @@ from shoal.errors import BadRequest, TooLarge, Unavailable
 from shoal.message import Message
 from shoal.testing.conformance._broker import event, reached, settles, subscribed, unique
 from shoal.testing.conformance.broker import BrokerConformance
-from tests.servers import Background, need
+from tests.servers import Background, Note, need
 from tests.servers.nats import NatsServer
 
 RESTARTS = int(os.environ.get("SHOAL_RESTARTS", "3"))
@@ -168,7 +168,9 @@ async def test_what_a_slow_subscriber_has_no_room_for_is_counted_and_logged(
 # Coming back
 
 
-async def test_what_is_published_through_restarts_is_told_to_be_lost_or_arrives_once() -> None:
+async def test_what_is_published_through_restarts_is_told_to_be_lost_or_arrives_once(
+    record_property: Note,
+) -> None:
     need(NatsServer)
     async with NatsServer() as server:
         one, other = NatsBroker(server.url), NatsBroker(server.url)
@@ -207,7 +209,13 @@ async def test_what_is_published_through_restarts_is_told_to_be_lost_or_arrives_
                 # At most once: what was in flight towards the subscriber may be gone.
                 assert set(counts) <= {*taken, *unsure}
                 assert len(counts) > len(taken) * 0.5
+                record_property("arrived", len(counts))
+                record_property("published and lost", len(set(taken) - set(counts)))
+                record_property("duplicates", counts.total() - len(counts))
             assert len(unsure) <= 2 * RESTARTS
+            record_property("restarts", RESTARTS)
+            record_property("published", len(taken))
+            record_property("told to have failed", len(unsure))
 
 
 async def test_its_state_is_visible_while_the_server_is_away() -> None:

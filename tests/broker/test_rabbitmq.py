@@ -21,7 +21,7 @@ from shoal.errors import BadRequest, TooLarge, Unavailable
 from shoal.message import Message
 from shoal.testing.conformance._broker import Inbox, count, event, settles, unique
 from shoal.testing.conformance.broker import BrokerConformance
-from tests.servers import Background, need
+from tests.servers import Background, Note, need
 from tests.servers.rabbitmq import RabbitServer
 
 
@@ -51,6 +51,7 @@ class TestRabbit(BrokerConformance):
 
 
 DEADLINE = 30.0
+RESTARTS = int(os.environ.get("SHOAL_RESTARTS", "3"))
 SOON = Retry(attempts=3, backoff=0.05)
 
 
@@ -61,7 +62,7 @@ async def brokers(server: RabbitServer, number: int, **options: Any) -> AsyncIte
         options.setdefault("settings", RabbitSettings(exchange="durable"))
     options.setdefault("retry", SOON)
     made = [RabbitBroker(server.url, **options) for _ in range(number)]
-    async with asyncio.timeout(6 * DEADLINE):
+    async with asyncio.timeout((6 + RESTARTS) * DEADLINE):
         try:
             yield made
         finally:
@@ -243,16 +244,15 @@ def have_all(inboxes: list[Inbox], sent: set[bytes]) -> bool:
 
 
 async def test_a_restart_loses_nothing_of_a_durable_queue(
-    server: RabbitServer, background: Background
+    server: RabbitServer, background: Background, record_property: Note
 ) -> None:
     """Nothing acknowledged is lost, whatever the server is doing; duplicates may be."""
-    restarts = int(os.environ.get("SHOAL_RESTARTS", "3"))
     topic, inboxes = unique(), [Inbox(), Inbox()]
     async with brokers(server, 3, durable=True) as (publisher, *members):
         for member, inbox in zip(members, inboxes, strict=True):
             await member.subscribe(topic, inbox.deliver, queue=topic)
         sent: set[bytes] = set()
-        for turn in range(restarts):
+        for turn in range(RESTARTS):
             batch = range(turn * 200, turn * 200 + 200)
             publishing = asyncio.create_task(publish_all(publisher, topic, batch))
             await inboxes[0].has(turn * 10 + 1, DEADLINE)
@@ -265,9 +265,13 @@ async def test_a_restart_loses_nothing_of_a_durable_queue(
         # No consumer came back twice.
         listed = json.loads(await server.control("list_consumers", "--formatter", "json"))
         assert [one["queue_name"] for one in listed].count(topic) == 2
-        assert publisher.link.connections == 1 + restarts
+        assert publisher.link.connections == 1 + RESTARTS
         for body, times in count(inboxes).items():
-            assert times <= 1 + restarts, f"{body!r} came {times} times"
+            assert times <= 1 + RESTARTS, f"{body!r} came {times} times"
+        record_property("restarts", RESTARTS)
+        record_property("published", len(sent))
+        record_property("published and lost", len(sent - set(count(inboxes))))
+        record_property("duplicates", count(inboxes).total() - len(sent))
 
 
 async def test_names_rabbitmq_cannot_have_are_refused(server: RabbitServer) -> None:

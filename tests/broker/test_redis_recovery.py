@@ -11,7 +11,7 @@ import pytest
 from shoal.broker.redis import RedisBroker
 from shoal.broker.redis_streams import RedisSettings, RedisStreamsBroker, Retry, StreamSettings
 from shoal.testing.conformance._broker import files, reached, settles, subscribed, unique
-from tests.servers import need
+from tests.servers import Note, need
 from tests.servers.redis import DurableRedisServer, RedisServer
 
 from .redis_parts import QUICK, Tally, admin, becomes, nothing_pending, published, run
@@ -30,7 +30,7 @@ def _needed() -> None:
 
 
 @both
-async def test_it_is_there_again_after_every_restart(make: Make) -> None:
+async def test_it_is_there_again_after_every_restart(make: Make, record_property: Note) -> None:
     async with asyncio.timeout(60 + 20 * RESTARTS), RedisServer() as server:
         topic, tasks = unique(), len(asyncio.all_tasks())
         ears, mouth = make(server.address, settings=QUICK), make(server.address, settings=QUICK)
@@ -43,7 +43,7 @@ async def test_it_is_there_again_after_every_restart(make: Make) -> None:
                 await becomes(lambda: ears.error is not None and mouth.error is not None)
                 assert "cannot be used" in str(ears.error) or "broke" in str(ears.error)
                 await server.start()
-                await reached(mouth, topic, inbox, deadline=15)
+                await reached(mouth, topic, inbox, deadline=30)
                 await becomes(lambda: ears.error is None and mouth.error is None)
                 async with admin(server) as redis:
                     if make is RedisBroker:
@@ -52,6 +52,7 @@ async def test_it_is_there_again_after_every_restart(make: Make) -> None:
                         assert len(await redis.xinfo_groups(f"shoal:{topic}")) == 1
             await settles(lambda: len(asyncio.all_tasks()) <= running)
             await settles(lambda: files() <= open_files)
+            record_property("restarts", RESTARTS)
         finally:
             await ears.disconnect()
             await mouth.disconnect()
@@ -72,7 +73,7 @@ async def test_a_server_that_hangs_is_noticed_and_used_again(make: Make) -> None
                 assert "did not answer" in str(ears.error)
             finally:
                 server.thaw()
-            await reached(mouth, topic, inbox, deadline=15)
+            await reached(mouth, topic, inbox, deadline=30)
         finally:
             await ears.disconnect()
             await mouth.disconnect()
@@ -115,7 +116,9 @@ async def test_a_password_is_asked_for_at_every_connection(make: Make) -> None:
             await broker.disconnect()
 
 
-async def test_nothing_that_was_taken_is_lost_when_the_server_crashes_mid_stream() -> None:
+async def test_nothing_that_was_taken_is_lost_when_the_server_crashes_mid_stream(
+    record_property: Note,
+) -> None:
     """Counted event by event; the log of what is acknowledged may end early, so some come twice."""
     async with asyncio.timeout(60 + 30 * RESTARTS), DurableRedisServer() as server:
         topic, tallies = unique(), [Tally(0.001) for _ in range(3)]
@@ -145,6 +148,11 @@ async def test_nothing_that_was_taken_is_lost_when_the_server_crashes_mid_stream
             await becomes(lambda: taken <= set().union(*(tally.got for tally in tallies)), 60)
             total = sum(tally.got.total() for tally in tallies)
             assert total <= len(taken) + RESTARTS * (3 * 2 * 16 + 50)
+            arrived = set().union(*(tally.got for tally in tallies))
+            record_property("restarts", RESTARTS)
+            record_property("published", len(taken))
+            record_property("published and lost", len(taken - arrived))
+            record_property("duplicates", total - len(arrived))
             async with admin(server) as redis:
                 await nothing_pending(redis, f"shoal:{topic}", "mail")
         finally:

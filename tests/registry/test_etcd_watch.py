@@ -17,7 +17,7 @@ from shoal.registry._etcd_registry import EtcdBase
 from shoal.registry.etcd import EtcdRegistry, EtcdSettings
 from shoal.registry.etcdv2 import EtcdV2Registry
 from tests.registry.etcd_parts import becomes, ids, make_record, watching
-from tests.servers import need
+from tests.servers import Note, need
 from tests.servers._gate import Gate
 from tests.servers.etcd import EtcdServer, cluster
 
@@ -144,7 +144,9 @@ async def test_a_slow_reader_misses_nothing(kind: type[EtcdBase], server: EtcdSe
 
 
 @both
-async def test_all_comes_back_after_restarts(kind: type[EtcdBase], server: EtcdServer) -> None:
+async def test_all_comes_back_after_restarts(
+    kind: type[EtcdBase], server: EtcdServer, record_property: Note
+) -> None:
     async with using(kind, server.address, server.address) as (registry, other):
         await other.register(make_record(id="other"), ttl=60)
         async with watching(registry) as one, watching(registry, None) as every:
@@ -163,6 +165,9 @@ async def test_all_comes_back_after_restarts(kind: type[EtcdBase], server: EtcdS
             assert registry.error is None
             assert _sockets() <= sockets + 4
             assert await ids(registry) == ["a", "other"]
+            record_property("restarts", RESTARTS)
+            record_property("changes to tell", RESTARTS)
+            record_property("changes told", len(one.changes))
 
 
 async def _address(nodes: dict[str, str]) -> str | None:

@@ -21,7 +21,7 @@ from shoal.registry._records import from_go
 from shoal.registry.nats import GENERATIONS, NatsRegistry, NatsSettings
 from shoal.testing.conformance._registry import end, make_record, step, unique
 from shoal.testing.conformance.registry import RegistryConformance
-from tests.servers import Background, need
+from tests.servers import Background, Note, need
 from tests.servers._gate import Gate
 from tests.servers.nats import NatsServer
 
@@ -235,7 +235,9 @@ async def test_who_is_gone_does_not_answer(server: NatsServer) -> None:
 # Coming back
 
 
-async def test_registrations_and_watches_are_there_again_after_restarts() -> None:
+async def test_registrations_and_watches_are_there_again_after_restarts(
+    record_property: Note,
+) -> None:
     need(NatsServer)
     async with NatsServer() as server:
         here, there, record = NatsRegistry(server.url), NatsRegistry(server.url), make_record("a")
@@ -261,6 +263,7 @@ async def test_registrations_and_watches_are_there_again_after_restarts() -> Non
                 await there.register(record, ttl=600)
                 assert here.error is there.error is None
             assert len((await here.get("a"))[0].nodes) == 1
+    record_property("restarts", RESTARTS)
 
 
 async def _found(registry: NatsRegistry) -> object:

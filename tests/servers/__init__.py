@@ -27,6 +27,9 @@ _PORTS = 12_000, 32_000  # below those that Linux and macOS give out
 
 T = TypeVar("T")
 
+Note = Callable[[str, object], None]
+"""pytest's `record_property`: what tests of outages counted, for `--junitxml`."""
+
 
 class MissingServer(Exception):
     """The program of a server is not on this machine."""
@@ -179,7 +182,7 @@ def need(kind: type[Server]) -> None:
     """
     if os.environ.get("SHOAL_SERVERS") == "no":
         pytest.skip(f"{kind.binary} is left out: SHOAL_SERVERS=no")
-    why = _missing(kind)
+    why = _missing(kind)  # type: ignore[arg-type]  # mypy sees the hash of its objects
     if why and os.environ.get("CI") == "true":
         raise MissingServer(why)
     if why:

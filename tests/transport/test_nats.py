@@ -20,7 +20,7 @@ from shoal.message import Message
 from shoal.testing.conformance.transport import TransportConformance
 from shoal.transport import Listener, Socket, Transport
 from shoal.transport.nats import NatsSettings, NatsTransport
-from tests.servers import Background, need
+from tests.servers import Background, Note, need
 from tests.servers._gate import Gate
 from tests.servers.nats import NatsServer
 
@@ -331,7 +331,9 @@ async def test_idle_sockets_of_shoal_stay(server: NatsServer) -> None:
 # Coming back
 
 
-async def test_listeners_are_there_again_and_sockets_are_not_after_restarts() -> None:
+async def test_listeners_are_there_again_and_sockets_are_not_after_restarts(
+    record_property: Note,
+) -> None:
     need(NatsServer)
     async with NatsServer() as server, echoing(server) as (_, listener, echo):
         transport = NatsTransport(server.url)
@@ -358,6 +360,7 @@ async def test_listeners_are_there_again_and_sockets_are_not_after_restarts() ->
                     await again.close()
             await socket.close()
             await becomes(lambda: len(echo.sockets) == echo.ended)
+        record_property("restarts", RESTARTS)
 
 
 async def test_no_server_is_one_sentence() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from shoal.testing.conformance._transport import Accepting
 from shoal.testing.conformance.transport import TransportConformance
 from shoal.transport import Socket, Transport
 from shoal.transport.rabbitmq import RabbitSettings, RabbitTransport
-from tests.servers import Background, need
+from tests.servers import Background, Note, need
 from tests.servers._gate import Gate
 from tests.servers.rabbitmq import RabbitServer
 
@@ -65,6 +66,7 @@ class TestRabbitTransport(TransportConformance):
 
 
 DEADLINE = 20.0
+RESTARTS = int(os.environ.get("SHOAL_RESTARTS", "1"))  # each takes seconds, on both loops
 QUICK = RabbitSettings(heartbeat=1, timeout=3.0)
 
 
@@ -77,7 +79,7 @@ async def served(server: RabbitServer, **options: Any) -> AsyncIterator[tuple[An
         sockets.put_nowait(socket)
         await asyncio.Event().wait()
 
-    async with asyncio.timeout(3 * DEADLINE):
+    async with asyncio.timeout((3 + RESTARTS) * DEADLINE):
         transport = RabbitTransport(server.url, settings=QUICK, **options)
         listener = await transport.listen(":0", accept)
         try:
@@ -186,25 +188,29 @@ async def test_peers_that_died_without_a_word_are_noticed(server: RabbitServer) 
             await other.close()
 
 
-async def test_listeners_are_there_again_after_a_restart(
-    server: RabbitServer, background: Background
+async def test_listeners_are_there_again_after_restarts(
+    server: RabbitServer, background: Background, record_property: Note
 ) -> None:
     async with served(server) as (listener, sockets):
         client = await RabbitTransport(server.url, settings=QUICK).dial(listener.address)
-        await asyncio.to_thread(background.run, server.restart)
-        with pytest.raises(ConnectionClosed):
-            await client.recv()
+        for turn in range(RESTARTS):
+            await asyncio.to_thread(background.run, server.restart)
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            await client.close()
+            while True:
+                try:
+                    client = await RabbitTransport(server.url, settings=QUICK).dial(
+                        listener.address
+                    )
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+            await client.send(Message({}, b"again %d" % turn))
+            socket = await sockets.get()
+            assert (await socket.recv()).body == b"again %d" % turn
         await client.close()
-        while True:
-            try:
-                client = await RabbitTransport(server.url, settings=QUICK).dial(listener.address)
-                break
-            except Unavailable:
-                await asyncio.sleep(0.05)
-        await client.send(Message({}, b"again"))
-        socket = await sockets.get()
-        assert (await socket.recv()).body == b"again"
-        await client.close()
+        record_property("restarts", RESTARTS)
 
 
 async def test_what_nobody_receives_is_bounded(server: RabbitServer) -> None:
