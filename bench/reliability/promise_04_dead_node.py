@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import shoal
 from bench.reliability import Report
 from bench.reliability._load import Load, Result
+from bench.reliability._partitions import node_cut_off
 from bench.reliability._processes import Fleet, Process, until
 from bench.reliability._service import Job, Worker, private_registry
 from shoal.errors import ConnectionClosed
@@ -63,6 +64,7 @@ async def prove(report: Report, scale: float) -> None:
         async with Fleet() as fleet:
             services = [await fleet.service("work") for _ in range(3)]
             await frozen(report, fleet, services, seconds)
+        await node_cut_off(report, max(4.0, 30.0 * scale))
     finally:
         CachedSelector.policy = policy
 

@@ -6,6 +6,8 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +35,26 @@ MODULE = "bench.reliability._caller_07"
 async def prove(report: Report, scale: float) -> None:
     """Run every story, those that wait for each other's machines at the same time."""
     outage = max(120 * scale, TTL + 4.0)
-    stories: list[Awaitable[None]] = [
-        _file_lies(report, max(20 * scale, 3.0)),
-        _network(report, "multicast blocked", _multicast, outage),
+    stories: list[Callable[[Report], Awaitable[None]]] = [
+        partial(_file_lies, seconds=max(20 * scale, 3.0)),
+        partial(_network, "multicast blocked", _multicast, outage),
     ]
     for kind in (EtcdServer, ConsulServer, NatsServer):
-        missing = _missing(kind)
-        if missing:
+        if missing := _missing(kind):
             report.skip(f"{kind.binary} stopped", missing)
             continue
-        stories.append(_outage(report, kind(), outage))
-    # NATS stores nothing that could be lost.
-    stories += [_lost(report, kind()) for kind in (EtcdServer, ConsulServer) if not _missing(kind)]
+        stories.append(partial(_outage, server=kind(), seconds=outage))
+    for lossy in (EtcdServer, ConsulServer):  # NATS stores nothing that could be lost
+        if not _missing(lossy):
+            stories.append(partial(_lost, server=lossy()))  # noqa: PERF401  (it reads as above)
     if not _missing(EtcdServer):
-        stories.append(_network(report, "client cut off from etcd", _client_cut_off, outage))
-        stories.append(_network(report, "nodes cut off from etcd", _nodes_cut_off, outage))
-    await asyncio.gather(*stories)
+        stories.append(partial(_network, "client cut off from etcd", _client_cut_off, outage))
+        stories.append(partial(_network, "nodes cut off from etcd", _nodes_cut_off, outage))
+    parts = [replace(report, checks=[], skipped={}) for _ in stories]
+    await asyncio.gather(*(story(part) for story, part in zip(stories, parts, strict=True)))
+    for part in parts:
+        report.checks.extend(part.checks)
+        report.skipped.update(part.skipped)
 
 
 def _missing(kind: type[Server]) -> str:
@@ -162,7 +168,7 @@ def _write(path: Path, content: str | None) -> None:
 
 
 async def _network(
-    report: Report, what: str, story: Callable[..., Awaitable[None]], seconds: float
+    what: str, story: Callable[..., Awaitable[None]], seconds: float, report: Report
 ) -> None:
     try:
         network = Network(seed=7)
