@@ -278,8 +278,9 @@ class RpcClient(Client):
     ) -> AsyncIterator[Stream[Reply]]:
         loop, deadlines = self._bound()
         running = context.current.get()
+        started = loop.time()
         timeout = options.get("timeout")
-        when = running.deadline if timeout is None else loop.time() + timeout
+        when = running.deadline if timeout is None else started + timeout
         if when is not None and running.deadline is not None:
             when = min(when, running.deadline)
         opening = Outgoing.of(request, options)
@@ -298,7 +299,8 @@ class RpcClient(Client):
             if when is None or loop.time() < when:
                 raise  # the block's own
             raise Timeout(
-                f"the stream {request.service} {request.endpoint} was not over by its deadline",
+                f"the stream {request.service} {request.endpoint} was not over by its deadline of"
+                f" {when - started:.3g} s, after {loop.time() - started:.3f} s",
                 id=wire.CLIENT,
             ) from None
 
@@ -363,12 +365,17 @@ class RpcClient(Client):
         }
         body = self._codecs[content_type].encode(call.message)
         left = context.remaining()
+        limit = self._timeout if left is None else min(left, self._timeout)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         try:
-            async with asyncio.timeout(self._timeout if left is None else left):
+            async with asyncio.timeout(limit):
                 await self._broker.publish(call.endpoint, Message(header, body))
         except TimeoutError:
             raise Timeout(
-                f"publishing to {call.endpoint} was not over by its deadline", id=wire.CLIENT
+                f"publishing to {call.endpoint} was not over by its deadline of {limit:.3g} s,"
+                f" after {loop.time() - started:.3f} s",
+                id=wire.CLIENT,
             ) from None
 
     async def close(self) -> None:

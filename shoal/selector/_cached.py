@@ -200,13 +200,14 @@ class CachedSelector(Selector):
 
     async def _wait(self, entry: _Entry, event: asyncio.Event) -> None:
         entry.waiting += 1
+        begun = get_running_loop().time()
         try:
             async with asyncio.timeout_at(context.current.get().deadline):
                 await event.wait()
         except TimeoutError:
             raise Timeout(
-                f"{self._registry!r} did not tell who runs service {entry.nodes.name!r} before the"
-                " deadline of the call",
+                f"{self._registry!r} did not tell who runs {entry.nodes.name!r} before the deadline"
+                f" of the call, {get_running_loop().time() - begun:.3f} s after it was asked",
                 id=ID,
             ) from None
         finally:
