@@ -76,12 +76,14 @@ async def _serve(
     task = asyncio.current_task()
     assert task is not None
     stop = asyncio.Event()
-    started = False
+    started = signalled = False  # a worker can be asked by its parent and by a signal
 
     def on_signal(number: int) -> None:
+        nonlocal signalled
         logger.info("%s: stopping", signal.Signals(number).name)
-        if stop.is_set():
+        if signalled:
             _end_now(128 + number)  # asked twice
+        signalled = True
         on_stop()
 
     def on_stop() -> None:
