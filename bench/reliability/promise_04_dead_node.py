@@ -113,6 +113,8 @@ async def frozen(report: Report, fleet: Fleet, services: list[Process], seconds:
         lost = [one for one in calls if one.error is not None or one.elapsed > 0.9]
         share = 100 * len(lost) / len(calls)
         report.check(f"calls a frozen node got, of {len(calls)}", share, 2, "%", machine=True)
+        if report.scale < 1:  # it takes up to a minute
+            return
         services[0].thaw()
         thawed = loop.time()
         pid = services[0].ready["pid"]
