@@ -37,7 +37,11 @@ BESIDE = {"shoal.selector.filters"}
 # Who may ask for the time of day: what people and Go's tools read are dates.
 DATED = {"shoal.server._connection", "shoal.server._debug"}
 # Threads beside the event loop: its clock stands still when they need one.
-BESIDE_THE_LOOP = {"shoal.service._health_port", "shoal.service._watchdog"}
+BESIDE_THE_LOOP = {
+    "shoal.service._health_port",
+    "shoal.service._watchdog",
+    "shoal.service._workers_health",
+}
 # Metrics are of real time, and finer than the milliseconds of uvloop's clock.
 MEASURING = {"shoal.telemetry._otel", "shoal.telemetry._prometheus"}
 

@@ -213,6 +213,11 @@ class Group:
         workers = max(one.workers for one in options)
         run_until_signal(self, replace(options[0], workers=workers), self._identity)
 
+    @property
+    def health_address(self) -> str:
+        """Where probes of the first one are answered, empty if nowhere."""
+        return self.services[0].health_address if self.services else ""
+
     def _identity(self) -> dict[str, str]:
         if len(self.services) == 1:
             return self.services[0]._identity()

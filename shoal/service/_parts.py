@@ -95,7 +95,7 @@ def build(options: Options) -> Parts:
         name=options.name or "shoal.server",
         registry=registry,
         middleware=middleware,
-        settings=_server_settings(options, (client, selector)),
+        settings=_server_settings(options, (client, selector, *options.middleware)),
     )
     return Parts(registry, transport, broker, selector, client, server, owned, telemetry)
 

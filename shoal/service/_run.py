@@ -39,11 +39,11 @@ def run_until_signal(
     worker = Worker.here()
     if not logging.getLogger().handlers:
         _log(options, worker, identity)
-    if worker is None and options.workers > 1:
-        if code := supervise(options):
-            raise SystemExit(code)
-        return
     try:
+        if worker is None and options.workers > 1:
+            if code := supervise(options):
+                raise SystemExit(code)
+            return
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(service, worker, patience(options)))
     except (Error, PluginError, TlsError) as error:
@@ -101,7 +101,7 @@ async def _serve(
         async with service:
             started = True
             if worker is not None:
-                worker.serves()
+                worker.serves(getattr(service, "health_address", ""))
             await stop.wait()
     except asyncio.CancelledError:
         if started or not stop.is_set():

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from shoal.options import Options
+from shoal.service._workers_health import WorkersHealth
 
 logger = logging.getLogger("shoal.service")
 
@@ -66,6 +67,7 @@ class Worker:
             options,
             id=f"{options.id}-{self.number}" if options.id else "",
             address=self._own(options.address),
+            health="127.0.0.1:0" if options.health else "",  # the parent's port asks this one
             advertise=self._own(options.advertise),
         )
 
@@ -77,10 +79,10 @@ class Worker:
             return address
         return f"{found[1]}{int(found[2]) + self.number}"
 
-    def serves(self) -> None:
-        """Tell the parent that this worker has started."""
-        with contextlib.suppress(OSError):  # the parent is gone: `until_orphaned` sees to it
-            os.write(self.parent, b"1")
+    def serves(self, health: str) -> None:
+        """Tell the parent that this worker has started, and where it answers probes."""
+        with contextlib.suppress(OSError):  # the parent is gone: `until_stopped` sees to it
+            os.write(self.parent, f"{health}\n".encode())
 
     def until_stopped(self, stop: Callable[[], object], patience: float) -> None:
         """Call `stop` in the event loop when the parent asks for it or has died.
@@ -127,6 +129,10 @@ class _Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
         count = self._options.workers
+        health = WorkersHealth(self._options, self._probes) if self._options.health else None
+        if health is not None:
+            health.port.start()
+            logger.info("Health on http://%s/readyz", health.port.address)
         logger.info("starting %d workers", count)
         keepers = [loop.create_task(self._keep(number)) for number in range(count)]
         try:
@@ -141,8 +147,17 @@ class _Supervisor:
         finally:
             for process in self._processes.values():
                 process.kill()
+            if health is not None:
+                health.port.stop()
         await asyncio.gather(*keepers)
         return self._code
+
+    def _probes(self) -> dict[int, str]:
+        found = dict(self._processes)
+        return {
+            number: found[number].health if number in found else ""
+            for number in range(self._options.workers)
+        }
 
     def _on_signal(self, number: int) -> None:
         if not self._stopping.is_set():
@@ -203,6 +218,7 @@ class _Process:
 
     def __init__(self, number: int, process: asyncio.subprocess.Process, line: socket.socket):
         self.serving = False
+        self.health = ""
         self.pid = process.pid
         self._number = number
         self._process = process
@@ -232,8 +248,9 @@ class _Process:
         return cls(number, process, line)
 
     def _hear(self) -> None:
-        if self._line.recv(16):
+        if said := self._line.recv(256):
             self.serving = True
+            self.health = said.decode().strip()
             logger.info("worker %d (pid %d) serves", self._number, self.pid)
         else:
             asyncio.get_running_loop().remove_reader(self._line)
