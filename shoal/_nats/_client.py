@@ -55,13 +55,16 @@ async def connect(
     client = Client()
     client.secure = tls is not None or server.secure
     failures: list[Exception] = []
+    stands = False  # nats-py tries twice, and tells what was wrong at first
 
     async def fail(error: Exception) -> None:
         failures.append(error)
-        on_error(error)
+        if stands:
+            on_error(error)
 
     async def closed() -> None:
-        on_error(nats.errors.ConnectionClosedError())
+        if stands:
+            on_error(nats.errors.ConnectionClosedError())
 
     task = asyncio.current_task()
     cancelled = task.cancelling() if task is not None else 0
@@ -83,6 +86,7 @@ async def connect(
                 tls_hostname=server.host if client.secure else None,
                 **_identity(server, settings),
             )
+        stands = True
         if task is not None and task.cancelling() > cancelled:
             raise asyncio.CancelledError  # which Python 3.11's wait_for may have lost
         _check(client, server)
