@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import weakref
+from threading import get_ident
 from types import TracebackType
+from typing import Any
 
 TICK = 0.005  # seconds; a deadline fires up to this late, never early
+
+# The one thing a process has one of: a fork copies all of it, and asks nobody.
+_alive: weakref.WeakSet[Deadlines] = weakref.WeakSet()
 
 
 class Deadlines:
@@ -22,6 +29,9 @@ class Deadlines:
         self._running: set[Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._next = math.inf
+        self.thread = get_ident()
+        """Of the loop; another one's sees the tasks of this loop too."""
+        _alive.add(self)
 
     def until(self, when: float) -> Limit:
         """Return a context manager that cancels its block at loop time `when`.
@@ -100,3 +110,26 @@ class Limit:
             and kind is asyncio.CancelledError
         ):
             raise TimeoutError from error
+
+
+class Forked:
+    """Takes the place of a loop in a process that was forked while the loop was open.
+
+    The loop's connections are the parent's too: whatever is sent would end up between its bytes.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(
+            "this process was forked from one that used this client or server, and cannot use it"
+            " too: make one of its own after the fork, or start the process by spawn"
+        )
+
+
+def _forked() -> None:
+    for deadlines in _alive:
+        if not deadlines.loop.is_closed():
+            deadlines.loop = Forked()  # type: ignore[assignment]  # it is none, and says so
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

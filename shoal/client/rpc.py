@@ -16,6 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, nullcontext, suppress
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Unpack
 
@@ -46,6 +47,10 @@ from shoal.registry import Node
 from shoal.selector import GaveUp, Next, Selector
 from shoal.transport import Socket, Transport
 
+FOREIGN = (
+    "this client belongs to the event loop that used it first, and is used in another:"
+    " each loop needs a client of its own"
+)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -268,7 +273,16 @@ class RpcClient(Client):
         deadlines = self._deadlines
         if deadlines is None or deadlines.loop.is_closed():
             deadlines = self._deadlines = Deadlines(asyncio.get_running_loop())
+        if deadlines.thread != get_ident():
+            raise RuntimeError(FOREIGN)
         return deadlines.loop, deadlines
+
+    def _at_home(self) -> tuple[asyncio.AbstractEventLoop, Deadlines]:
+        """Return the same, where a system call does not matter and no deadline tells."""
+        loop, deadlines = self._bound()
+        if loop is not asyncio.get_running_loop():
+            raise RuntimeError(FOREIGN)
+        return loop, deadlines
 
     # Streams
 
@@ -276,7 +290,7 @@ class RpcClient(Client):
     async def stream(
         self, request: Request[Reply], **options: Unpack[CallOptions]
     ) -> AsyncIterator[Stream[Reply]]:
-        loop, deadlines = self._bound()
+        loop, deadlines = self._at_home()
         running = context.current.get()
         started = loop.time()
         timeout = options.get("timeout")
@@ -351,6 +365,7 @@ class RpcClient(Client):
     async def publish(
         self, topic: str, event: object, *, metadata: Mapping[str, str] | None = None
     ) -> None:
+        self._at_home()
         call = Call("publisher", "", topic, event, context.checked(metadata or {}))
         await self._publish(call)
 
