@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import shoal
@@ -56,6 +57,11 @@ async def test_every_number_of_a_service_is_explained() -> None:
         told = {gauge.name for gauge in gauges(service.server)}
     assert told <= set(NUMBERS)
     assert {"client_retry_budget", "selector_nodes", "server_requests", "part_well"} <= told
+
+
+def test_every_number_is_on_the_page() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    assert not [name for name in NUMBERS if f"`{name}`" not in page]
 
 
 # What tools are told
