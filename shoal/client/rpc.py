@@ -203,6 +203,8 @@ class RpcClient(Client):
             attempts.tried.append(node.id)
             if len(attempts.tried) > 1:
                 await asyncio.sleep(backoff(len(attempts.tried)))
+            if service not in self._ready:  # nobody is left: the registry may know others by now
+                service, choose, mark = await self._chooser(service, attempts.options)
 
     async def _exchange(self, node: Node, attempts: Attempts, now: float) -> Any:
         """Send one request to one node and return its reply."""
@@ -332,6 +334,8 @@ class RpcClient(Client):
                 if not error.unsent or node.id in tried or not self._repeats.move(error):
                     raise
                 tried.append(node.id)
+                if service not in self._ready:
+                    service, choose, mark = await self._chooser(service, call.options)
             except BaseException:
                 mark(service, node, GaveUp(), 0.0)
                 raise
