@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from shoal import plugins as known
+from shoal.broker import Guarantees
 from shoal.cli import _output
 from shoal.cli._command import Command
 from shoal.cli.discovery import as_json
@@ -28,7 +29,7 @@ _SHELLS = {
 @as_json
 @click.pass_context
 def plugins(ctx: click.Context, interface: str | None, as_json: bool) -> None:
-    """Show the plugins of every interface, and what would install those that lack something."""
+    """Show the plugins of every interface, what those that lack something need, and promises."""
     interfaces = [interface] if interface else known.interfaces()
     found = [_plugin(one, name) for one in interfaces for name in known.names(one)]
     if as_json:
@@ -36,6 +37,18 @@ def plugins(ctx: click.Context, interface: str | None, as_json: bool) -> None:
         return
     rows = [(p["interface"], p["name"], p["from"], p["problem"] or "installed") for p in found]
     _output.print_table(("interface", "name", "from", "state"), rows)
+    promises = {p["name"]: p["guarantees"] for p in found if "guarantees" in p}
+    if promises:
+        _output.say("")
+        columns = [field.name.replace("_", " ") for field in dataclasses.fields(Guarantees)]
+        cells = [(name, *map(_cell, one.values())) for name, one in promises.items()]
+        _output.print_table(("broker", *columns), cells)
+
+
+def _cell(promise: object) -> str:
+    if isinstance(promise, bool):
+        return "yes" if promise else "no"
+    return str(promise)
 
 
 def _plugin(interface: str, name: str) -> dict[str, Any]:

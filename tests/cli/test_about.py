@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from shoal import plugins
 from shoal.cli import about
 
 from .conftest import Greeter, Invoke, shoal_process
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_plugins(invoke: Invoke) -> None:
@@ -36,6 +39,16 @@ def test_plugins(invoke: Invoke) -> None:
     lines = invoke("plugins", "registry").stdout.splitlines()
     assert lines[0].split() == ["INTERFACE", "NAME", "FROM", "STATE"]
     assert all(line.startswith("registry ") for line in lines[1:])
+
+
+def test_what_brokers_promise_is_shown_and_on_their_page(invoke: Invoke) -> None:
+    text = invoke("plugins", "broker").stdout
+    table = text.partition("\n\n")[2]
+    assert table.startswith("BROKER         DELIVERY       GROUPS")
+    assert "\nmemory         at most once   yes" in table
+    names = [line.split()[0] for line in table.splitlines()[1:]]
+    assert names == sorted(plugins.names("broker"))
+    assert table in (ROOT / "docs" / "broker.md").read_text()
 
 
 def test_plugins_of_others_and_those_that_lack_something(
