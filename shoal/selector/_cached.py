@@ -88,7 +88,7 @@ class CachedSelector(Selector):
         self._timeout = timeout
         self._idle = idle
         self._limit = limit
-        self._rng = rng or random.Random()
+        self._rng = rng or random.Random(random.random())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entries: dict[str, _Entry] = {}
         self._nodes: dict[str, Nodes] = {}
@@ -199,8 +199,7 @@ class CachedSelector(Selector):
         )
 
     async def _wait(self, entry: _Entry, event: asyncio.Event) -> None:
-        entry.waiting += 1
-        begun = get_running_loop().time()
+        entry.waiting, begun = entry.waiting + 1, get_running_loop().time()
         try:
             async with asyncio.timeout_at(context.current.get().deadline):
                 await event.wait()

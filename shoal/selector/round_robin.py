@@ -24,7 +24,7 @@ class RoundRobin:
     """
 
     def __init__(self, rng: random.Random | None = None) -> None:
-        self._rng = rng or random.Random()
+        self._rng = rng or random.Random(random.random())
         self._last: dict[tuple[str, Filters], str] = {}
 
     def __repr__(self) -> str:

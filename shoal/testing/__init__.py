@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Unpack
@@ -12,19 +13,22 @@ from shoal.options import Settings
 from shoal.registry.memory import MemoryRegistry
 from shoal.service import Service
 from shoal.testing.clock import FakeClock
+from shoal.testing.faults import Faults
 from shoal.transport.memory import MemoryTransport
 
-__all__ = ["FakeClock", "Network", "serve"]
+__all__ = ["FakeClock", "Faults", "Network", "serve"]
 
 
 class Network:
     """A registry, a transport and a broker in memory, shared by the services of one test.
 
     Use it as an async context manager; services it made and that were started are stopped at its
-    end, the last one first.
+    end, the last one first. With `faults` each service is a place of its name (the second of a
+    name is `name-2`), the client of the network is the place `test`, and the seed is also that of
+    Python's `random`, so that a run repeats another.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Faults | None = None) -> None:
         self.settings: Settings = {
             "registry": MemoryRegistry(),
             "transport": MemoryTransport(),
@@ -33,6 +37,8 @@ class Network:
             "server_linger": 0.0,  # what is in memory is known at once
             "watchdog": 0.0,  # a test may stop in a debugger
         }
+        self._faults = faults
+        self._places: dict[str, int] = {}
         self._stack = AsyncExitStack()
         self._caller = self.service("test")
 
@@ -44,7 +50,24 @@ class Network:
     def service(self, name: str, **settings: Unpack[Settings]) -> Service:
         """Return a new service on this network; `settings` go over what they share."""
         merged: Settings = {**self.settings, **settings}
+        if self._faults is not None:
+            merged = self._with_faults(self._faults, name, merged)
         return Service(name, **merged)
+
+    def _with_faults(self, faults: Faults, name: str, settings: Settings) -> Settings:
+        number = self._places[name] = self._places.get(name, 0) + 1
+        place = name if number == 1 else f"{name}-{number}"
+        transport, registry, broker = (
+            settings["transport"], settings["registry"], settings["broker"],
+        )  # fmt: skip
+        if isinstance(transport, str) or isinstance(registry, str) or isinstance(broker, str):
+            raise TypeError("on a network with faults plugins are given as objects")
+        return {
+            **settings,
+            "transport": faults.transport(transport, place),
+            "registry": faults.registry(registry, place),
+            "broker": faults.broker(broker, place),
+        }
 
     async def start(self, *services: Service) -> None:
         """Start services that run until the network ends."""
@@ -59,9 +82,15 @@ class Network:
         return service
 
     async def __aenter__(self) -> Network:
+        if self._faults is not None:
+            # Jitter and the choice of a node come from there.
+            self._stack.callback(random.setstate, random.getstate())
+            random.seed(self._faults.seed)
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        if self._faults is not None:
+            self._faults.calm()  # the test is over, and services say good-bye
         await self._stack.aclose()
         await self.client.close()
         await self._caller.selector.close()
