@@ -205,6 +205,7 @@ class RpcClient(Client):
                 await asyncio.sleep(backoff(len(attempts.tried)))
             if service not in self._ready:  # nobody is left: the registry may know others by now
                 service, choose, mark = await self._chooser(service, attempts.options)
+                attempts.tried = [""] * len(attempts.tried)  # or the same at other addresses
 
     async def _exchange(self, node: Node, attempts: Attempts, now: float) -> Any:
         """Send one request to one node and return its reply."""
@@ -336,6 +337,7 @@ class RpcClient(Client):
                 tried.append(node.id)
                 if service not in self._ready:
                     service, choose, mark = await self._chooser(service, call.options)
+                    tried = [""]
             except BaseException:
                 mark(service, node, GaveUp(), 0.0)
                 raise
