@@ -16,6 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Background, need
+from tests.servers.etcd import EtcdServer
+from tests.servers.nats import NatsServer
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 FOLDERS = sorted(path.name for path in EXAMPLES.iterdir() if (path / "client.py").exists())
@@ -251,6 +255,33 @@ def test_group(environment: Mapping[str, str]) -> None:
             "tea costs 300 cents, 375 with tax"
         ]
         assert server.stop() == (0, [])
+
+
+def test_infrastructure(environment: Mapping[str, str]) -> None:
+    """Without any: both sides find each other, and the event arrives."""
+    _sells_bread(environment)
+
+
+@pytest.mark.parametrize("broker", ["nats", "jetstream"])
+def test_infrastructure_of_etcd_and_nats(broker: str) -> None:
+    for kind in (EtcdServer, NatsServer):
+        need(kind)
+    with Background(EtcdServer()) as etcd, Background(NatsServer()) as nats:
+        _sells_bread(
+            {
+                **_environment(),
+                "MICRO_REGISTRY": f"etcd://{etcd.address}",
+                "MICRO_BROKER": f"{broker}://{nats.address}",
+            }
+        )
+
+
+def _sells_bread(environment: Mapping[str, str]) -> None:
+    with running("infrastructure", "server.py", environment=environment) as server:
+        lines = output("infrastructure", "client.py", environment=environment)
+        assert lines == ["7 bread left", "told"]
+        server.wait_for("sold: 3 bread")
+        assert server.stop() == (0, ["sold: 3 bread"])
 
 
 def test_the_demo(environment: Mapping[str, str]) -> None:
