@@ -152,7 +152,9 @@ async def _ask(
     if protocol not in _PROTOCOLS.get(fleet.options.plugin("client")[0], (protocol,)):
         return answer("unknown", f"it speaks {protocol}")
     content_type = wire.JSON if protocol else wire.node_content_type(wire.JSON, node.metadata)
-    request = Request(record.name, endpoint, {}, dict[str, Any], content_type)
+    # Go's JSON refuses fields it does not know, so the state is asked of Shoal's nodes only.
+    message = {"state": True} if endpoint == "Debug.Stats" and "shoal" in node.metadata else {}
+    request = Request(record.name, endpoint, message, dict[str, Any], content_type)
     try:
         reply = await fleet.client.call(request, address=node.address, timeout=timeout)
     except Timeout:

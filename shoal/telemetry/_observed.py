@@ -93,6 +93,8 @@ def kind_of(error: BaseException | None) -> str:
     return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
 
 
-def code_of(error: BaseException | None) -> str:
-    """Return the code of an error that has one, as a text."""
-    return str(error.code) if isinstance(error, Error) else ""
+def code_of(error: BaseException | None, call: Call) -> str:
+    """Return the code an error has or, unexpected in a handler, gets, as a text; else nothing."""
+    if isinstance(error, Error):
+        return str(error.code)
+    return "500" if call.side == "server" and isinstance(error, Exception) else ""

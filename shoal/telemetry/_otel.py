@@ -18,6 +18,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
 
+from shoal.errors import Error
 from shoal.health import NUMBERS
 from shoal.message import canonical
 from shoal.middleware import Call, Next
@@ -86,7 +87,7 @@ class OtelTelemetry(Telemetry):
         here = trace.set_span_in_context(span, parent)
         if not arrives:
             propagate.inject(call.header, here, setter=_HEADERS)
-        end = self._end(call.side, span, attributes)
+        end = self._end(call, span, attributes)
         if call.side == "client" and call.stream:
             return await observed(call, next, end)  # who opens a stream goes on in its own span
         token = context.attach(here)
@@ -113,17 +114,19 @@ class OtelTelemetry(Telemetry):
             "messaging.destination.name": call.endpoint,
         }
 
-    def _end(self, side: str, span: Span, attributes: Mapping[str, str]) -> End:
-        begun = time.perf_counter()
+    def _end(self, call: Call, span: Span, attributes: Mapping[str, str]) -> End:
+        begun, side = time.perf_counter(), call.side
         measured = dict(attributes)
 
         def end(error: BaseException | None) -> None:
             if kind := kind_of(error):
                 measured["error.type"] = kind
-                code = code_of(error)
+                code = code_of(error, call)
                 if code and side in ("client", "server"):
                     measured["rpc.response.status_code"] = code
                 span.set_attributes(measured)
+                if isinstance(error, Exception) and not isinstance(error, Error):
+                    span.record_exception(error)
                 # What the caller did wrong is no failure of the server.
                 if side != "server" or not code.startswith("4"):
                     span.set_status(Status(StatusCode.ERROR, str(error)))

@@ -64,7 +64,7 @@ class PrometheusTelemetry(Telemetry):
         def end(error: BaseException | None) -> None:
             labels: tuple[str, ...]
             if call.side in ("client", "server"):
-                labels = (call.endpoint, call.service, kind_of(error), code_of(error))
+                labels = (call.endpoint, call.service, kind_of(error), code_of(error, call))
             else:
                 labels = (call.endpoint, self._broker, kind_of(error))
             durations.labels(*labels).observe(time.perf_counter() - begun)

@@ -144,6 +144,7 @@ def test_statistics(invoke: Invoke, fleet: list[str], greeter: Greeter) -> None:
     assert well["address"] == greeter.address
     assert well["stats"]["started"] > 0
     assert {"uptime", "memory", "threads", "gc", "requests", "errors"} <= set(well["stats"])
+    assert "state" not in well["stats"]  # of one that may be Go Micro's it is not asked
     assert (dead["status"], dead["stats"]) == ("dead", None)
     assert result.exit_code == 1
     header, row = invoke(*fleet, "stats", "well").stdout.splitlines()
@@ -152,3 +153,14 @@ def test_statistics(invoke: Invoke, fleet: list[str], greeter: Greeter) -> None:
     )
     assert " MB " in row
     assert "unknown: no Debug handler" in invoke(*fleet, "stats", "go").stdout
+
+
+def test_the_state_of_our_own_nodes(invoke: Invoke, tmp_path: Path, greeter: Greeter) -> None:
+    metadata = {"protocol": "mucp", "transport": "http", "shoal": "1"}
+    node = {"id": "well-1", "address": greeter.address, "metadata": metadata}
+    records = tmp_path / "records.json"
+    records.write_text(json.dumps([{"name": "well", "version": "1", "nodes": [node]}]))
+    result = invoke("--registry", f"static://{records}", "stats", "well", "--json")
+    (well,) = json.loads(result.stdout)
+    assert well["stats"]["state"]["part_well{part=registration}"] == "1"
+    assert well["stats"]["ready"] == "ready"

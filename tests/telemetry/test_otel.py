@@ -31,6 +31,8 @@ class Greeter:
         return f"Hello {name}"
 
     async def fail(self, code: int) -> str:
+        if code == 500:
+            raise ValueError("nobody foresaw it")
         raise shoal.NotFound("who?") if code == 404 else shoal.Unavailable("not now")
 
     async def wait(self) -> str:
@@ -155,6 +157,19 @@ async def test_an_error_names_its_kind_and_whose_fault_it_is(
     }
     assert attributes(watched.spans(SpanKind.SERVER)[0])["error.type"] == "NotFound"
     assert attributes(watched.spans(SpanKind.SERVER)[0])["rpc.response.status_code"] == "404"
+
+
+async def test_what_nobody_foresaw_is_kept_with_its_traceback(
+    network: tuple[Watched, shoal.Service],
+) -> None:
+    watched, service = network
+    with pytest.raises(shoal.InternalServerError):
+        await service.client.call(asked("Fail", 500))
+    (span,) = watched.spans(SpanKind.SERVER)
+    assert attributes(span)["error.type"] == "ValueError"
+    assert attributes(span)["rpc.response.status_code"] == "500"
+    (event,) = span.events
+    assert "nobody foresaw it" in str(dict(event.attributes or {})["exception.stacktrace"])
 
 
 async def test_a_call_that_is_cancelled_ends_its_spans(
