@@ -13,47 +13,67 @@ from typing import Any
 
 import shoal
 from bench.reliability import Report, is_off
-from bench.reliability._processes import Fleet, Process
+from bench.reliability._processes import Fleet, Process, free_port
 from bench.reliability._service import main, make
 from shoal.client import Client
+from shoal.options import Settings
 from shoal.server.rpc import RpcServer
+from tests.interop.peers import Unavailable, peer
 
 TITLE = "Rolling restart: three nodes replaced one after another under load, no call fails"
 WITHOUT = "the order in which a server stops"
 CALLS = 100_000
 IN_FLIGHT = 64
 NODES = 3
+# A list of addresses tells nobody that a node goes: the nodes have to.
+VARIANTS = [("http", "mdns"), ("tcp", "mdns"), ("http", "static"), ("tcp", "static")]
 TOPIC = "restarted"
 
 
 async def prove(report: Report, scale: float) -> None:
     """Replace three nodes with each transport and registry, under calls, events and streams."""
     calls = max(int(CALLS * scale), 3_000)
-    for transport, registry in (("http", "mdns"),):
+    for transport, registry in VARIANTS:
         async with Fleet() as fleet:
             await _shoal(report, fleet, calls, transport, registry)
+    if report.without:
+        return  # that is enough
+    async with Fleet() as fleet:
+        await _go(report, fleet, calls)
 
 
 async def _shoal(report: Report, fleet: Fleet, calls: int, transport: str, registry: str) -> None:
     """Prove it with Shoal clients."""
     what = f"{transport}, {registry}: "
-    flags = (f"--transport={transport}", "--server_grace=2s")
-    nodes = [await _start(fleet, *flags) for _ in range(NODES)]
+    flags = [f"--transport={transport}", "--server_grace=2s"]
+    settings: Settings = {"transport": transport}
+    places = [""] * NODES
+    if registry == "static":
+        places = [f"127.0.0.1:{free_port()}" for _ in range(NODES)]
+        settings["registry"] = "static://proof=" + ",".join(places)
+        flags.append("--registry=static://nobody=127.0.0.1:1")
+    nodes = [await _start(fleet, *flags, *_at(place)) for place in places]
     seen = _Seen()
-    async with fleet.connect(transport=transport) as client, asyncio.TaskGroup() as group:
-        load = [group.create_task(seen.call(client, calls)) for _ in range(IN_FLIGHT)]
-        load.append(group.create_task(seen.publish(client)))
-        load += [group.create_task(seen.listen(client)) for _ in range(4)]
-        stopped = []
-        for turn in range(NODES):
+    stopped = []
+    # The client is closed after what uses it has ended.
+    async with fleet.connect(**settings) as client, asyncio.TaskGroup() as group:
+        for _ in range(IN_FLIGHT):
+            group.create_task(seen.call(client, calls))
+        if registry != "static":
+            group.create_task(seen.publish(client))
+        for _ in range(4):
+            group.create_task(seen.listen(client))
+        for turn, place in enumerate(places):
             share = calls * (turn + 1) // (NODES + 1)
-            while seen.calls < share:
-                await asyncio.sleep(0.01)
-            nodes.append(await _start(fleet, *flags))
+            await seen.reached(share)
+            # A place that is someone's own is free only when its owner has gone.
+            if not place:
+                nodes.append(await _start(fleet, *flags))
             stopped.append(await _stop(nodes.pop(0)))
+            if place:
+                nodes.append(await _start(fleet, *flags, *_at(place)))
         seen.last = True
-    for node in nodes:
-        stopped.append(await _stop(node))
+    stopped += [await _stop(node) for node in nodes]
     failed = sum(seen.errors.values())
     report.check(f"{what}failed of {seen.calls:,} calls", failed, 0, "")
     for text, count in seen.errors.most_common(3):
@@ -64,11 +84,12 @@ async def _shoal(report: Report, fleet: Fleet, calls: int, transport: str, regis
     got = Counter[str]()
     for one in stopped:
         got.update(one["events"])
-    lost = len(seen.published - got.keys())
-    report.check(f"{what}lost of {len(seen.published):,} published events", lost, 0, "")
-    again = sum(got.values()) - len(got)
-    report.check(f"{what}events handled twice", again, 0, "")
-    report.check(f"{what}events that could not be published", seen.unpublished, 0, "")
+    if seen.published:
+        lost = len(seen.published - got.keys())
+        report.check(f"{what}lost of {len(seen.published):,} published events", lost, 0, "")
+        again = sum(got.values()) - len(got)
+        report.check(f"{what}events handled twice", again, 0, "")
+        report.check(f"{what}events that could not be published", seen.unpublished, 0, "")
     silent = {text: count for text, count in seen.streams.items() if text != "Unavailable"}
     report.check(f"{what}streams not told that the node stops", sum(silent.values()), 0, "")
     for text, count in silent.items():
@@ -79,6 +100,51 @@ async def _shoal(report: Report, fleet: Fleet, calls: int, transport: str, regis
     report.check(
         f"{what}nodes that did not end in order", len([one for one in codes if one]), 0, ""
     )
+
+
+async def _go(report: Report, fleet: Fleet, calls: int) -> None:
+    """Prove it with a client of Go Micro v5, which repeats nothing that failed on its way."""
+    try:
+        program = await peer("v5").program()
+    except Unavailable as error:
+        report.skip("Go Micro's client", str(error))
+        return
+    name = f"proof-{fleet.domain}"  # Go Micro's multicast has one domain for all
+    flags = ("--registry=mdns", "--broker=memory")
+    nodes = [await fleet.start(__name__, name, *flags) for _ in range(NODES)]
+    times = -(-calls // IN_FLIGHT)
+    words = ("--service", name, "--endpoint", "Node.Work", "--json", '"1"', "--registry", "mdns")
+    go = await fleet.command(
+        str(program), "call", *words, "--parallel", str(IN_FLIGHT), "--times", str(times)
+    )
+    results = [go.ready]
+    total = times * IN_FLIGHT
+    stopped = []
+
+    async def until(count: int) -> None:
+        while len(results) < count:
+            results.append(await go.line())
+
+    for turn in range(NODES):
+        await until(total * (turn + 1) // (NODES + 1))
+        reading = asyncio.create_task(until(total))
+        try:
+            nodes.append(await fleet.start(__name__, name, *flags))
+            stopped.append(await _stop(nodes.pop(0)))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+    await until(total)
+    for node in nodes:
+        await _stop(node)
+    failed = Counter(one["text"] for one in results if not one["ok"])
+    for text, count in failed.most_common(3):
+        print(f"    {count} x {text}", flush=True)
+    report.check(f"Go Micro v5: failed of {total:,} calls", sum(failed.values()), 0, "")
+
+
+def _at(place: str) -> list[str]:
+    return [f"--server_address={place}"] if place else []
 
 
 @dataclass
@@ -92,6 +158,13 @@ class _Seen:
     published: set[str] = field(default_factory=set[str])
     unpublished: int = 0
     streams: Counter[str] = field(default_factory=Counter[str])
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def reached(self, calls: int) -> None:
+        """Wait until so many calls have ended."""
+        while self.calls < calls:
+            self.more.clear()
+            await self.more.wait()
 
     async def call(self, client: Client, calls: int) -> None:
         """Call until there were so many and all nodes are replaced."""
@@ -103,6 +176,7 @@ class _Seen:
             except shoal.Error as error:
                 self.errors[f"{type(error).__name__}: {error}"] += 1
             self.calls += 1
+            self.more.set()
 
     async def publish(self, client: Client) -> None:
         """Publish until all nodes are replaced."""
@@ -175,7 +249,7 @@ def run(argv: list[str]) -> None:
     service.handle(node)
     service.subscribe(TOPIC, node.take, queue="proof")
     if is_off(8):
-        RpcServer.stop = _close_first  # type: ignore[method-assign]  # it is off
+        RpcServer.stop = _close_first  # type: ignore[method-assign, assignment]  # it is off
     main(service)
     line = memoryview(json.dumps({"calls": node.calls, "events": node.events}).encode() + b"\n")
     while line:
