@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -36,7 +36,9 @@ class Failing(MemoryRegistry):
 
 
 @asynccontextmanager
-async def looking(registry: Any, interval: float = 30.0) -> Any:
+async def looking(
+    registry: Any, interval: float = 30.0
+) -> AsyncIterator[tuple[Discovery, list[float]]]:
     renewals: list[float] = []
     discovery = Discovery(registry, RECORD, interval=interval, renew=lambda: renewals.append(1))
     discovery.start()

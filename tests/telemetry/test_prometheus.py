@@ -94,6 +94,7 @@ async def test_calls_events_and_state_are_on_the_page() -> None:
 def test_numbers_of_one_name_are_one_family() -> None:
     telemetry = PrometheusTelemetry("greeter", "memory")
     telemetry.read(lambda: [Gauge("selector_nodes", n, {"service": f"s{n}"}) for n in (1, 2)])
+    assert telemetry.page is not None
     page = telemetry.page().decode()
     assert page.count("# TYPE shoal_selector_nodes gauge") == 1
     assert 'shoal_selector_nodes{service="s2"} 2.0' in page
