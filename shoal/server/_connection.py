@@ -22,7 +22,7 @@ from shoal.errors import (
 )
 from shoal.message import Message
 from shoal.server._incoming import Incoming, late, unexpected
-from shoal.server._isolated import isolated
+from shoal.server._isolated import isolated, resumed
 from shoal.server._stream import ServerStream
 from shoal.transport import Socket
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from shoal.server.rpc import RpcServer
 
 logger = logging.getLogger(__name__)
+
+Begun = tuple[contextvars.Context, Coroutine[Any, Any, "Message | None"], Any]
+"""An answer that waits for something: where it runs, what runs, what it waits for."""
 
 
 class Connection:
@@ -39,7 +42,9 @@ class Connection:
         self._server = server
         self._socket = socket
         self._task = asyncio.current_task()
+        self._base = contextvars.copy_context()
         self._limit = server.deadlines.until(0.0)  # of one unary request after another
+        self._begun: Begun | None = None
         self._running = False
         self._gone = False
         self._stream: ServerStream | None = None
@@ -51,14 +56,19 @@ class Connection:
         """Answer requests until the peer closes, or the server is stopped."""
         socket = self._socket
         socket.on_lost(self._lost)
-        receive, answer = socket.recv, self._answer
-        base = contextvars.copy_context()
+        socket.on_message(self._take)
+        receive, base = socket.recv, self._base
         try:
-            message = await receive()
-            self._header = message.headers()
             while True:
+                message = await receive()
+                if self._header is None:
+                    self._header = message.headers()
                 self._running = True
-                reply = await isolated(base.copy(), answer(message))
+                begun, self._begun = self._begun, None
+                if begun is None:
+                    reply = await isolated(base.copy(), self._answer(message))
+                else:
+                    reply = await resumed(*begun)
                 if reply is not None:
                     try:
                         await socket.send(reply)
@@ -67,10 +77,12 @@ class Connection:
                         failed = self._server.failed(header, error, self._codec(header))
                         await socket.send(failed)
                 self._running = False
-                message = await receive()
         except ConnectionClosed:
             return
         except asyncio.CancelledError:
+            if self._begun is not None:  # it cancelled its own task before it first waited
+                context, coroutine, _ = self._begun
+                context.run(coroutine.close)
             if self._leaving and self._task is not None and self._task.uncancel() == 0:
                 await self._say_goodbye(message.headers() if self._running else None)
             elif not self._gone:
@@ -110,6 +122,35 @@ class Connection:
         except Error:
             return
 
+    def _take(self, message: Message) -> bool:
+        """Answer a message without the way through the task, as long as no one has to wait.
+
+        The handler sees the connection's task as its own, which waits for a message meanwhile;
+        if something has to be waited for, that task goes on with it.
+        """
+        server, task, shared = self._server, self._task, message.shared
+        known = None if shared is None else server.known.get(id(shared))
+        if known is None or task is None or self._header is None or not server.at_ease():
+            return False
+        _, method, codec, content_type = known
+        incoming = Incoming(method, codec, message.header, message.body, content_type, "")
+        context, coroutine = self._base.copy(), self._unary(incoming)
+        asyncio.tasks._enter_task(server.loop, task)
+        try:
+            waiting = context.run(coroutine.send, None)
+        except StopIteration as stop:
+            reply: Message | None = stop.value
+            if reply is None or self._socket.try_send(reply):
+                return True
+            self._begun = context, _given(reply), None
+        except asyncio.CancelledError:
+            self._begun = context, _cancelled(), None
+        else:
+            self._begun = context, coroutine, waiting
+        finally:
+            asyncio.tasks._leave_task(server.loop, task)
+        return False
+
     def _lost(self) -> None:
         self._gone = True
         if not self._running or self._task is None:
@@ -120,19 +161,8 @@ class Connection:
 
     # One request
 
-    def _answer(self, message: Message) -> Coroutine[Any, Any, Message | None]:
-        """Return what gives the reply to a message; None if there is none to send."""
-        server, shared = self._server, message.shared
-        if shared is not None and server.admission.at_once and not server.refusing:
-            known = server.known.get(id(shared))
-            if known is not None and server.running < server.concurrency:
-                _, method, codec, content_type = known
-                header = message.header
-                return self._unary(Incoming(method, codec, header, message.body, content_type, ""))
-        return self._consider(message)
-
-    async def _consider(self, message: Message) -> Message | None:
-        """Return the reply to a message of any kind, or refuse it."""
+    async def _answer(self, message: Message) -> Message | None:
+        """Return the reply to a message of any kind; None if there is none to send."""
         server = self._server
         header = message.header
         if "Micro-Stream" in header and (
@@ -265,6 +295,14 @@ class Connection:
                 message.header, unexpected(message.header["Micro-Topic"], error)
             )
         return Message(dict(message.header))
+
+
+async def _given(reply: Message) -> Message:
+    return reply
+
+
+async def _cancelled() -> None:
+    raise asyncio.CancelledError
 
 
 def _unknown(name: str, methods: dict[str, Method]) -> Error:

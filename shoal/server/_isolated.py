@@ -17,9 +17,21 @@ def isolated(context: Context, coroutine: Coroutine[Any, Any, T]) -> Generator[A
     A connection's task answers many requests; what one handler sets must not be seen by the next.
     A task for each request would do that too, at several times the cost.
     """
+    try:
+        waiting = context.run(coroutine.send, None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    return (yield from resumed(context, coroutine, waiting))
+
+
+@types.coroutine
+def resumed(
+    context: Context, coroutine: Coroutine[Any, Any, T], waiting: Any
+) -> Generator[Any, Any, T]:
+    """Go on with a coroutine that was begun in `context` and waits for something now."""
     run = context.run
     try:
-        waiting = run(coroutine.send, None)
         while True:
             try:
                 result = yield waiting

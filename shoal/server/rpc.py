@@ -262,6 +262,10 @@ class RpcServer(Server):
             self.known.clear()
         self.known[id(shared)] = shared, incoming.method, incoming.codec, incoming.content_type
 
+    def at_ease(self) -> bool:
+        """Whether a request may start as soon as it comes."""
+        return self.admission.at_once and not self.refusing and self.running < self.concurrency
+
     def began(self) -> float:
         """Count a request that runs from now on, and return the loop's time."""
         self.requests += 1

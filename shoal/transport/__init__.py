@@ -46,6 +46,21 @@ class Socket(Protocol):
         the peer's death never calls. At once if it has gone already.
         """
 
+    def on_message(self, take: Callable[[Message], bool]) -> None:
+        """Let a function take messages for which `recv` waits, before that returns them.
+
+        It is called in a callback of the event loop, outside any task, and returns whether it
+        has done all there was to do; else the message is received. A transport that calls it
+        saves its users the way through a task; the others need not know of it.
+        """
+
+    def try_send(self, message: Message) -> bool:
+        """Hand a message to the network if there is nothing to wait for; False if it was not.
+
+        Only `send` tells why not.
+        """
+        return False
+
     @abstractmethod
     async def close(self) -> None:
         """Close both ways; what was sent still goes out if the peer takes it. Never raises."""

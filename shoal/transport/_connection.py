@@ -85,6 +85,19 @@ class Connection(Accepted, asyncio.BufferedProtocol, Socket):
             raise error
         self._transport.write(data)
 
+    def try_send(self, message: Message) -> bool:
+        if self._writable is not None or self._lost:
+            return False
+        try:
+            data = self._encode(message)
+        except Error:
+            return False
+        self._transport.write(data)
+        return True
+
+    def on_message(self, take: Callable[[Message], bool]) -> None:
+        self._inbox.take = take
+
     async def recv(self) -> Message:
         message = await self._inbox
         if self._paused:

@@ -23,10 +23,12 @@ class Inbox:
     """
 
     __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_end", "_loop", "_wake",
-                 "messages")  # fmt: skip
+                 "messages", "take")  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.messages: deque[Message] = deque()
+        self.take: Callable[[Message], bool] | None = None
+        """Gets each message for which a task waits, and says whether that task is not needed."""
         self._asyncio_future_blocking = False
         self._loop = loop
         self._wake: Callable[[Any], object] | None = None
@@ -40,6 +42,15 @@ class Inbox:
         Nothing comes after the end.
         """
         if self._end is not None:
+            return
+        take = self.take
+        if (
+            take is not None
+            and self._wake is not None
+            and not self._cancelled
+            and not self.messages
+            and take(message)
+        ):
             return
         self.messages.append(message)
         if self._wake is not None:
