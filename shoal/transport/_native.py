@@ -7,8 +7,9 @@ import asyncio
 from shoal.errors import Error, Unavailable
 from shoal.tls import LiveContext, Tls
 from shoal.transport._accepted import AcceptedSockets
-from shoal.transport._native_connection import NativeConnection, NotNative
+from shoal.transport._native_connection import NativeConnection
 from shoal.transport._native_frames import Limits
+from shoal.transport._native_link import NotNative
 from shoal.transport._native_session import NativeSession
 from shoal.transport._tcp import ID, dial
 

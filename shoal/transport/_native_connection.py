@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
-from shoal.message import Header, Message
+from shoal.message import Message
 from shoal.transport._accepted import AcceptedSockets
-from shoal.transport._connection import Connection
 from shoal.transport._native_frames import (
     CLOSE,
     COST,
@@ -18,51 +16,36 @@ from shoal.transport._native_frames import (
     DEFINE,
     FRAME,
     GOAWAY,
-    MAGIC,
     MAX_HEADER,
     MAX_PAYLOAD,
     MAX_TEXT,
     MESSAGE,
     MORE,
-    PIECE,
     PING,
     PONG,
-    PREFACE,
     TOTAL,
-    VERSION,
     WINDOW,
     Limits,
     ReceivedShapes,
-    SentShapes,
     Violation,
     frame,
     header_of,
-    text_of,
 )
+from shoal.transport._native_link import NativeLink
 from shoal.transport._native_session import NativeSession
 
 logger = logging.getLogger(__name__)
 
 UNREAD = 64 * 1024 * 1024  # bytes that may wait in all sessions before nothing is read
 INCOMPLETE = 64 * 1024 * 1024  # bytes of messages of which pieces are missing
-JOINED = 96  # parts that are joined to one write: 32 messages
-LARGE = 4096  # bytes of a body that is not kept back to be joined with others
 LAST_ID = 2**32 - 1
 
 _unpack = FRAME.unpack_from
 _SIZE = FRAME.size
 
 
-class NotNative(Exception):
-    """Who answered does not speak this protocol, or not this version of it."""
-
-
-class NativeConnection(Connection):
-    """Moves the frames of its sessions.
-
-    What is sent while frames are being read goes out in one write when all of them are; of what
-    is sent otherwise, the first goes out at once and the rest at the end of the loop's turn.
-    """
+class NativeConnection(NativeLink):
+    """Moves the frames of its sessions, and opens those the peer begins."""
 
     def __init__(
         self,
@@ -77,33 +60,15 @@ class NativeConnection(Connection):
 
         `timeout` seconds may pass until the preface has come, `keep_alive` in silence.
         """
-        super().__init__(buffer, limits.max_message)
-        self.limits = limits
-        self.loop = self._loop
-        self.peer: Limits | None = None
-        self.choked = False
-        self.largest = PIECE  # bytes of a message that goes out in one frame
-        self.greeted: asyncio.Future[None] = self._loop.create_future()
+        super().__init__(
+            buffer, limits, dialled=accept is None, keep_alive=keep_alive, timeout=timeout
+        )
         self._accept = accept
-        self._dialled = accept is None
-        self._keep_alive = keep_alive
-        self._timeout = timeout
-        self._keeper: asyncio.TimerHandle | None = None
-        self._heard = False
-        self._asked = False
-        # Sessions
         self._sessions: dict[int, NativeSession] = {}
         self._users: set[NativeSession] = set()
-        self._last = 0  # the highest id there was
         self._leaving = False  # no new sessions
         self._empty: asyncio.Future[None] | None = None
-        # Bytes
-        self._sent = SentShapes()
-        self.numbers = self._sent.numbers
         self._shapes = ReceivedShapes()
-        self._rest = b""
-        self._out: list[bytes] = []
-        self._held = False  # what is sent is kept to be joined
         self._unread_bytes = 0
         self._incomplete_bytes = 0
 
@@ -170,76 +135,7 @@ class NativeConnection(Connection):
         self._leaving = True
         self.write(frame(GOAWAY, 0, self._last))
 
-    # Writing
-
-    def write(self, head: bytes, text: bytes = b"", body: bytes = b"") -> None:
-        """Send a frame, or keep it until others can go with it."""
-        out = self._out
-        out += (head, text, body)
-        if not self._held:
-            self._flush()
-            self._held = True
-            self._loop.call_soon(self._release)
-        elif len(out) > JOINED or len(body) > LARGE:
-            self._flush()
-
-    def write_large(self, head: bytes, piece: memoryview) -> None:
-        """Send a frame whose payload ends in a piece of a body, which is not copied."""
-        self._out.append(head)
-        self._flush()
-        if not self._lost:
-            self._transport.write(piece)
-
-    def define(self, header: dict[str, str], shared: Header | None) -> int:
-        """Return a number for headers, and tell it. Raises BadRequest or TooLarge."""
-        number, told = self._sent.define(header, shared)
-        self.numbers = self._sent.numbers
-        self.write(told)
-        return number
-
-    def _flush(self) -> None:
-        out = self._out
-        if out:
-            data = b"".join(out)
-            out.clear()
-            if not self._lost:
-                self._transport.write(data)
-
-    def _release(self) -> None:
-        self._held = False
-        self._flush()
-
-    async def unchoked(self) -> None:
-        """Wait until the system takes more, or the connection is lost."""
-        await self._drained()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.choked = True
-
-    def resume_writing(self) -> None:
-        self.choked = False
-        super().resume_writing()
-
     # Reading
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._lost:
-            return
-        data = self._rest + self._buffer[:nbytes]
-        self._heard = True
-        self._held = True
-        try:
-            if self.peer is None:
-                data = self._greeting(data)
-            self._rest = data[self._parse(data) :] if self.peer is not None else data
-        except Violation as error:
-            self._rest = b""
-            self._refuse(BadRequest(f"{self.remote} sent {error}"))
-        finally:
-            self._held = False
-            if self._out:
-                self._flush()
 
     def _parse(self, data: bytes) -> int:
         """Take the whole frames, and return where what is left begins. Raises Violation."""
@@ -345,46 +241,6 @@ class NativeConnection(Connection):
     def _over_limit(self) -> Error:
         return TooLarge(f"{self.remote} sent a message over the limit of {self._max_message} bytes")
 
-    # The preface
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._timer = self._loop.call_later(self._timeout, self._too_slow)
-        if self._dialled:
-            transport.write(self.limits.preface())
-
-    def _greeting(self, data: bytes) -> bytes:
-        """Take the preface if it is there, and return what follows."""
-        if not data.startswith(MAGIC[: len(data)]):
-            self._not_native("it speaks another protocol")
-        elif len(data) >= PREFACE.size:
-            _, version, window, largest, sessions = PREFACE.unpack_from(data)
-            if not self._dialled:
-                self.write(self.limits.preface())
-            if version != VERSION:
-                self._not_native(f"it speaks version {version} of the protocol, this {VERSION}")
-            else:
-                self._cancel_timer()
-                self.peer = Limits(largest, window, sessions)
-                self.largest = min(PIECE, largest)
-                self._keeper = self._loop.call_later(self._keep_alive / 2, self._look)
-                if not self.greeted.done():
-                    self.greeted.set_result(None)
-                return data[PREFACE.size :]
-        return data
-
-    def _not_native(self, why: str) -> None:
-        if not self.greeted.done():
-            self.greeted.set_exception(NotNative(why))
-            self.greeted.exception()
-        logger.log(logging.DEBUG if self._dialled else logging.INFO,
-                   "closing the connection to %s: %s", self.remote, why)  # fmt: skip
-        self.shut(ConnectionClosed(f"{self.remote}: {why}"), drain=True)
-
-    def _too_slow(self) -> None:
-        self._timer = None
-        self.shut(ConnectionClosed(f"{self.remote} said nothing within {self._timeout:g} s"))
-
     # Memory
 
     def waits(self, count: int) -> None:
@@ -405,60 +261,7 @@ class NativeConnection(Connection):
 
     # The end
 
-    def _look(self) -> None:
-        """Ask a silent peer whether it is there; give it up if it stays silent."""
-        self._keeper = self._loop.call_later(self._keep_alive / 2, self._look)
-        if self._heard or self._paused:
-            self._heard = self._asked = False
-        elif not self._asked:
-            self._asked = True
-            self.write(frame(PING))
-        else:
-            self.shut(
-                ConnectionClosed(f"{self.remote} has said nothing for {self._keep_alive:g} s")
-            )
-            self._transport.abort()
-
-    def _refuse(self, error: Error) -> None:
-        if not self._lost:
-            logger.info("closing the connection: %s", error)
-            self.write(frame(GOAWAY, 0, self._last, number=error.code, payload=text_of(error)))
-            self.shut(error, drain=True)
-
-    async def close(self) -> None:
-        if not self._lost:
-            # The peer may be sending, if only credit: closing with that unread resets it.
-            self.shut(ConnectionClosed("the connection was closed"), drain=True)
-            self._tell()
-        await super().close()
-
-    def abort(self) -> None:
-        """Close at once, whatever the peer does."""
-        if not self._lost:
-            self.shut(ConnectionClosed("the connection was closed"))
-        self._transport.abort()
-
-    def shut(self, error: Error, *, drain: bool = False) -> None:
-        self._flush()
-        super().shut(error, drain=drain)
-        self._stop_keeper()
-        self._loop.call_soon(self._end_sessions, error)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._stop_keeper()
-        self._out.clear()
-        if not self.greeted.done():
-            self.greeted.set_exception(NotNative("it closed the connection at once"))
-            self.greeted.exception()
-        self._end_sessions(self._gone(f" ({exc})" if exc else ""))
-
     def _end_sessions(self, error: Error) -> None:
         for session in list(self._users):
             detail = str(error)
             session.end(error if isinstance(error, BadRequest) else ConnectionClosed(detail))
-
-    def _stop_keeper(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            self._keeper = None

@@ -71,6 +71,12 @@ def text_of(error: object) -> bytes:
 def values_of(header: dict[str, str]) -> bytes:
     """Return the values of a header as bytes. Raises TooLarge."""
     values: Iterable[str] = header.values()
+    if len(header) == 2:  # the ordinary case, as id and time-out of a request
+        first, second = values
+        if first.isprintable() and second.isprintable():
+            text = f"{first}\n{second}".encode()
+            if len(text) <= MAX_HEADER:
+                return text
     if not "".join(values).isprintable():
         values = map(clean, values)
     text = "\n".join(values).encode("utf-8", "replace")
@@ -160,9 +166,11 @@ def header_of(shape: Shape, values: bytes) -> dict[str, str]:
             raise Violation("a header that is not UTF-8") from None
         if len(found) != len(names):
             raise Violation("a header with too many or too few values")
-        if not "".join(found).isprintable():
-            found = [clean(value) for value in found]
-        header.update(zip(names, found, strict=False))
+        if len(names) == 2 and found[0].isprintable() and found[1].isprintable():
+            header[names[0]], header[names[1]] = found
+        else:
+            for name, value in zip(names, found, strict=False):
+                header[name] = clean(value)
     elif values:
         raise Violation("values of a header that has none")
     return header

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
-from shoal.message import Message
+from shoal.message import Header, Message
 from shoal.transport import Socket
 from shoal.transport._inbox import Inbox
 from shoal.transport._native_frames import (
@@ -53,6 +53,10 @@ class NativeSession(Socket):
         # Sending
         self._credit = link.peer.window
         self._more_credit: asyncio.Future[None] | None = None
+        self._shared: Header | None = None  # what the last message had
+        self._names: tuple[str, ...] = ()
+        self._number = 0
+        self._epoch = 0
         # Receiving
         self._owed = 0  # bytes received and done with, for which the peer gets credit again
         self._enough = link.limits.window // 2  # of them to tell the peer
@@ -78,9 +82,11 @@ class NativeSession(Socket):
         if self._credit <= 0 or link.choked:
             await self._ready()
         size = len(text) + len(body)
-        number = link.numbers.get((id(shared), *own))
-        if number is None:
-            number = link.define(own, shared)
+        names = tuple(own)
+        if shared is self._shared and names == self._names and self._epoch == link.epoch:
+            number = self._number
+        else:
+            number = self._numbered(names, own, shared)
         if size > link.largest:
             await self._send_large(number, text, body)
             return
@@ -88,6 +94,15 @@ class NativeSession(Socket):
             link.open(self)
         self._credit -= size + COST
         link.write(_pack(size, MESSAGE, 0, number, self.id, len(text)), text, body)
+
+    def _numbered(self, names: tuple[str, ...], own: dict[str, str], shared: Header | None) -> int:
+        """Return the number of headers, which most messages of a session have in common."""
+        link = self._link
+        number = link.numbers.get((id(shared), *own))
+        if number is None:
+            number = link.define(own, shared)
+        self._shared, self._names, self._number, self._epoch = shared, names, number, link.epoch
+        return number
 
     async def _send_large(self, number: int, text: bytes, body: bytes) -> None:
         link = self._link

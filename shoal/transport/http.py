@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from shoal.tls import Tls
 from shoal.transport import NO_METADATA, Accept, Listener, Socket, Transport
@@ -16,8 +16,8 @@ from shoal.transport._connection import Connection
 from shoal.transport._first_bytes import FirstBytes
 from shoal.transport._http1 import ClientSocket, ServerSocket
 from shoal.transport._native import Native
-from shoal.transport._native_connection import NotNative
 from shoal.transport._native_frames import METADATA
+from shoal.transport._native_link import NotNative
 from shoal.transport._tcp import TcpListener, dial
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ class HttpTransport(Transport):
         return await dial(address, lambda: self._dialled(address), context, self._dial_timeout)
 
     async def listen(self, address: str, accept: Accept) -> Listener:
-        make, metadata = self._first_bytes, METADATA
+        metadata: Mapping[str, str] = METADATA
+        make: Callable[[AcceptedSockets], Accepted] = self._first_bytes
         if not self._speaks_native:
             make, metadata = self._http_only, NO_METADATA
         context = self._native.listen_context()

@@ -8,8 +8,8 @@ from shoal.errors import Unavailable
 from shoal.tls import Tls
 from shoal.transport import NO_METADATA, Accept, Listener, Socket, Transport
 from shoal.transport._native import Native
-from shoal.transport._native_connection import NotNative
 from shoal.transport._native_frames import METADATA
+from shoal.transport._native_link import NotNative
 from shoal.transport._tcp import ID, TcpListener
 
 
