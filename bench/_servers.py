@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 
 from bench import _process
+from bench.registries import ALL, address, name
 
 START = 120.0  # seconds for all of them to be ready
 STOP = 60.0
@@ -44,9 +45,9 @@ async def _serve(names: Sequence[str]) -> None:
     from tests.servers.rabbitmq import RabbitServer
     from tests.servers.redis import RedisServer
 
-    kinds: dict[str, type[Server]] = {
+    kinds: dict[str, Callable[[], Server]] = {
         "consul": ConsulServer,
-        "dns": DnsmasqServer,
+        "dns": lambda: DnsmasqServer(*records()),
         "etcd": EtcdServer,
         "nats": NatsServer,
         "rabbitmq": RabbitServer,
@@ -54,15 +55,28 @@ async def _serve(names: Sequence[str]) -> None:
     }
     addresses = {}
     async with AsyncExitStack() as stack:
-        for name in names:
+        for one in names:
+            server = kinds[one]()
             try:
-                find(kinds[name].binary)
+                find(server.binary)
             except MissingServer as error:
                 print(error, file=sys.stderr)
                 continue
-            addresses[name] = (await stack.enter_async_context(kinds[name]())).address
+            addresses[one] = (await stack.enter_async_context(server)).address
         print(json.dumps(addresses), flush=True)
         await asyncio.to_thread(sys.stdin.read)
+
+
+def records() -> list[str]:
+    """Returns the services of `bench.registries` as dnsmasq takes them: it cannot be told later."""
+    flags = []
+    for service in range(ALL[0]):
+        for node in range(ALL[1]):
+            host, _, port = address(service, node).rpartition(":")
+            target = f"n{node}.{name(service)}.example"
+            flags.append(f"--srv-host=_{name(service)}._tcp.example,{target},{port}")
+            flags.append(f"--host-record={target},{host}")
+    return flags
 
 
 if __name__ == "__main__":
