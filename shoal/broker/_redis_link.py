@@ -200,10 +200,10 @@ async def connect(
     except BaseException as error:
         with suppress(exceptions.RedisError, OSError):
             await connection.disconnect(nowait=True)
-        reason = _reason(server, settings, error)
-        if reason is None:
+        why = _unavailable(server, settings, error)
+        if why is None:
             raise
-        raise reason from error
+        raise why from error
     link = Link(server, connection, push)
     try:
         # Without an argument it changes nothing, and every user is permitted to ask.
@@ -222,7 +222,9 @@ async def connect(
     return link
 
 
-def _reason(server: Server, settings: RedisSettings, error: BaseException) -> Unavailable | None:
+def _unavailable(
+    server: Server, settings: RedisSettings, error: BaseException
+) -> Unavailable | None:
     """Return why there is no connection, in a sentence; nothing for what is no failure of it."""
     match error:
         case TimeoutError():

@@ -14,6 +14,7 @@ import pytest
 from aiormq.abc import AbstractChannel
 
 from shoal._rabbitmq import Consumer, Delivery, Link, Properties, RabbitSettings
+from shoal._rabbitmq._client import _check
 from shoal.errors import TooLarge, Unavailable
 from tests.servers import Background, Note, free_ports, need
 from tests.servers._gate import Gate
@@ -256,6 +257,17 @@ async def test_what_is_no_rabbitmq_is_said(answer: bytes | None, said: str) -> N
         port = fake.sockets[0].getsockname()[1]
         text = await refusal(f"127.0.0.1:{port}", RabbitSettings(timeout=0.5))
         assert said in text
+
+
+def test_a_server_that_is_too_old_is_refused() -> None:
+    able: dict[str, Any] = {"capabilities": {"publisher_confirms": True, "basic.nack": True}}
+    rabbit = {"product": b"RabbitMQ", **able}
+    for version in (b"3.8.0", b"4.1.3", b"10.0"):
+        _check({**rabbit, "version": version}, "here")
+    with pytest.raises(Unavailable, match=r"here runs RabbitMQ 3.7.28: 3.8 or newer is needed"):
+        _check({**rabbit, "version": b"3.7.28"}, "here")
+    with pytest.raises(Unavailable, match=r"here runs Other 1.0, which cannot confirm"):
+        _check({"product": b"Other", "version": b"1.0"}, "here")
 
 
 async def test_a_header_beyond_a_frame_breaks_nothing(server: RabbitServer) -> None:

@@ -432,6 +432,30 @@ async def test_a_cluster_is_refused() -> None:
         await broker.disconnect()
 
 
+@pytest.mark.parametrize("hello", [b"*2\r\n+version\r\n+6.0.16\r\n", b"-ERR unknown command\r\n"])
+async def test_a_server_that_is_too_old_is_refused(hello: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = b""
+        while data := await reader.read(1000):
+            asked += data
+            if b"HELLO" in asked or b"SETNAME" in asked:
+                writer.write(hello if b"HELLO" in asked else b"+OK\r\n")
+                asked = b""
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    ended = asyncio.Event()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as other, asyncio.timeout(20):
+        port = other.sockets[0].getsockname()[1]
+        broker = RedisStreamsBroker(f"127.0.0.1:{port}")
+        said = f"127.0.0.1:{port} is too old: redis-streams needs 6.2 or newer"
+        with pytest.raises(Unavailable, match=said):
+            await broker.connect()
+        await broker.disconnect()
+        await ended.wait()
+
+
 def test_versions_are_compared_as_numbers() -> None:
     assert _version("6.0.16") < (6, 2) <= _version("6.2.0") < _version("7.0.15") < _version("10.0")
     assert _version("df-1.2") >= (6, 2), "one that counts in another way is tried"
