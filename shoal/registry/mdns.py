@@ -45,6 +45,8 @@ class MdnsRegistry(Registry):
         self._multicast: Multicast | None = None  # open while there are nodes or watches
         self._heard = False
         self._complaints = Complaints(logger)
+        self.error: Exception | None = None
+        """Why nobody finds the nodes of this registry, None if nothing speaks against it."""
 
     def __repr__(self) -> str:
         nodes = sorted(node for _, node in self._nodes)
@@ -113,11 +115,11 @@ class MdnsRegistry(Registry):
 
     def _announced(self, name: str) -> None:
         if not self._heard:
-            logger.warning(
-                "mdns: multicast leaves this machine but nothing comes in, so nobody will find %s:"
-                " let UDP port 5353 through, or choose another registry",
-                name,
+            self.error = Unavailable(
+                "mdns: multicast leaves this machine but nothing comes in, so nobody will find"
+                f" {name}: let UDP port 5353 through, or choose another registry"
             )
+            logger.warning("%s", self.error)
 
     def _withdraw(self, key: tuple[str, str]) -> None:
         if node := self._nodes.pop(key, None):
@@ -137,7 +139,7 @@ class MdnsRegistry(Registry):
     def _release(self) -> None:
         if self._multicast is not None and not self._nodes and not self._watches:
             self._multicast.close()
-            self._multicast = None
+            self._multicast = self.error = None
 
     async def _ask(self, name: str) -> Lookup:
         lookup = self._lookups.get(name)
@@ -150,7 +152,8 @@ class MdnsRegistry(Registry):
         return await lookup.wait()
 
     def _received(self, multicast: Multicast, data: bytes, address: Address) -> None:
-        self._heard = True
+        if not self._heard:
+            self._heard, self.error = True, None
         if self._mark not in data or (data[2:3] >= b"\x80" and not self._watches):
             return  # most of what is said by multicast is about something else
         try:

@@ -341,7 +341,9 @@ async def test_a_registry_that_hears_nothing_says_so(
     async with asyncio.timeout(60):
         await registry.register(make_record())
         await until(lambda: "nobody will find greeter" in caplog.text)
+        assert "nobody will find greeter" in str(registry.error)
         await registry.close()
+        assert registry.error is None
 
 
 # Strangers.
