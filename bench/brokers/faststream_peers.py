@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from faststream import nats, rabbit, redis
+from faststream import nats, rabbit, redis  # pyright: ignore[reportMissingImports]  # a peer
 from pydantic import BaseModel
 
 from bench.brokers import load

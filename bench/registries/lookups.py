@@ -8,8 +8,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +52,16 @@ def records(services: int, nodes: int) -> list[Record]:
     ]
 
 
+@contextmanager
+def written(services: list[Record]) -> Iterator[str]:
+    """Yields the path of a list for the static registry."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        for one in services:
+            print(one.name, ",".join(node.address for node in one.nodes), sep="=", file=file)
+        file.flush()
+        yield file.name
+
+
 @asynccontextmanager
 async def filled(
     kind: str, where: str, services: list[Record]
@@ -60,16 +70,11 @@ async def filled(
     make: Any = plugins.load("registry", kind)
     stack = ExitStack()
     writers: list[Registry] = []
-    change: Change | None = None
     if kind == "memory":
         reader: Registry = make()
         writers = [reader]
     elif kind == "static":
-        file = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".txt"))
-        for one in services:
-            print(one.name, ",".join(node.address for node in one.nodes), sep="=", file=file)
-        file.flush()
-        reader = make(file.name)
+        reader = make(stack.enter_context(written(services)))
     elif kind == "dns":
         reader = make(f"{where}/example?tcp=1")
     else:
@@ -77,21 +82,16 @@ async def filled(
         writers = [make(where) for _ in range(len(services) if kind == "mdns" else 1)]
         reader = make(where)
 
+    limit = asyncio.Semaphore(AT_A_TIME)
+
+    async def register(record: Record, number: int = 0) -> None:
+        async with limit:
+            await writers[number % len(writers)].register(record, ttl=TTL)
+
     if writers:
-        limit = asyncio.Semaphore(AT_A_TIME)
-
-        async def register(writer: Registry, record: Record) -> None:
-            async with limit:
-                await writer.register(record, ttl=TTL)
-
-        pairs = [(writers[number % len(writers)], one) for number, one in enumerate(services)]
-        await asyncio.gather(*(register(*pair) for pair in pairs))
-
-        async def change(record: Record) -> None:
-            await writers[0].register(record, ttl=TTL)
-
+        await asyncio.gather(*(register(one, number) for number, one in enumerate(services)))
     try:
-        yield reader, change
+        yield reader, register if writers else None
     finally:
         await asyncio.gather(*(one.close() for one in {*writers, reader}))
         stack.close()
