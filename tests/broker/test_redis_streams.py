@@ -435,12 +435,9 @@ async def test_a_cluster_is_refused() -> None:
 @pytest.mark.parametrize("hello", [b"*2\r\n+version\r\n+6.0.16\r\n", b"-ERR unknown command\r\n"])
 async def test_a_server_that_is_too_old_is_refused(hello: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = b""
-        while data := await reader.read(1000):
-            asked += data
-            if b"HELLO" in asked or b"SETNAME" in asked:
-                writer.write(hello if b"HELLO" in asked else b"+OK\r\n")
-                asked = b""
+        while head := await reader.readline():
+            words = [await reader.readline() for _ in range(2 * int(head[1:]))]
+            writer.write(hello if words[1] == b"HELLO\r\n" else b"+OK\r\n")
         writer.close()
         await writer.wait_closed()
         ended.set()
