@@ -95,7 +95,7 @@ async def resets_repaired(worker: Worker, count: int) -> int:
     await asyncio.gather(
         *(worker.repeatable(Job(key=f"none-fill{number}")) for number in range(count))
     )
-    results = []
+    results: list[object] = []
     for number in range(count // 10):  # within the budget, which the calls before filled
         job = Job(0.01, key=f"once-{number}")
         results += await asyncio.gather(worker.repeatable(job), return_exceptions=True)

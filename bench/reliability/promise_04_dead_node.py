@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from bench.reliability import Report
 from bench.reliability._load import Load, Result
 from bench.reliability._partitions import node_cut_off
 from bench.reliability._processes import Fleet, Process, until
-from bench.reliability._service import Job, Worker, private_registry
+from bench.reliability._service import Done, Job, Worker, private_registry
 from shoal.errors import ConnectionClosed
 from shoal.selector._cached import CachedSelector
 from shoal.selector._health import Policy
@@ -139,6 +139,10 @@ async def _nodes(registry: object, count: int) -> bool:
     return sum(len(record.nodes) for record in records) <= count
 
 
+def _load(work: Callable[[Job], Awaitable[Done]]) -> Load:
+    return Load(lambda _: work(WORK), RATE)
+
+
 @asynccontextmanager
 async def callers(fleet: Fleet, count: int) -> AsyncIterator[list[Caller]]:
     """Give clients that call at a steady rate, each as if it were alone."""
@@ -156,9 +160,7 @@ async def callers(fleet: Fleet, count: int) -> AsyncIterator[list[Caller]]:
             worker = shoal.stub(Worker, "work", client, timeout=1.0)
             await worker.work(WORK)
             await asyncio.sleep(number / RATE / count)
-            work = await stack.enter_async_context(Load(lambda _, w=worker: w.work(WORK), RATE))
-            repeatable = await stack.enter_async_context(
-                Load(lambda _, w=worker: w.repeatable(WORK), RATE)
-            )
+            work = await stack.enter_async_context(_load(worker.work))
+            repeatable = await stack.enter_async_context(_load(worker.repeatable))
             clients.append(Caller(transport, work, repeatable, selector))
         yield clients
