@@ -18,6 +18,9 @@ from shoal.telemetry._observed import End, code_of, kind_of, observed
 # What the conventions advise, in seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
+MOST = 2048  # combinations of labels that are told apart; topics can be of any number
+OTHER = "_OTHER"  # the conventions' word for the others
+
 _RPC = ("rpc_method", "server_address", "error_type", "rpc_response_status_code")
 _EVENT = ("messaging_destination_name", "messaging_system", "error_type")
 
@@ -32,6 +35,7 @@ class PrometheusTelemetry(Telemetry):
         self._registry = CollectorRegistry()
         self._state = _State()
         self._registry.register(self._state)
+        self._children: dict[tuple[str, tuple[str, str, str, str]], Histogram] = {}
         self._durations = {
             "client": self._histogram("rpc_client_call_duration", "calls made", _RPC),
             "server": self._histogram("rpc_server_call_duration", "requests served", _RPC),
@@ -59,17 +63,29 @@ class PrometheusTelemetry(Telemetry):
 
     def _end(self, call: Call) -> End:
         begun = time.perf_counter()
-        durations = self._durations[call.side]
 
         def end(error: BaseException | None) -> None:
-            labels: tuple[str, ...]
+            seconds = time.perf_counter() - begun
             if call.side in ("client", "server"):
                 labels = (call.endpoint, call.service, kind_of(error), code_of(error, call))
             else:
-                labels = (call.endpoint, self._broker, kind_of(error))
-            durations.labels(*labels).observe(time.perf_counter() - begun)
+                labels = (call.endpoint, self._broker, kind_of(error), "")
+            child = self._children.get((call.side, labels))
+            if child is None:
+                child = self._child(call.side, labels)
+            child.observe(seconds)
 
         return end
+
+    def _child(self, side: str, labels: tuple[str, str, str, str]) -> Histogram:
+        """Return what counts for some labels; names beyond number are counted as one."""
+        room = len(self._children) < MOST
+        endpoint, service, kind, code = labels if room else (OTHER, OTHER, *labels[2:])
+        names = _RPC if side in ("client", "server") else _EVENT
+        child = self._durations[side].labels(*(endpoint, service, kind, code)[: len(names)])
+        if room:
+            self._children[side, labels] = child
+        return child
 
     def read(self, numbers: Read) -> None:
         self._state.numbers = numbers

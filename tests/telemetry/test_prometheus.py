@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import shoal
 from shoal.health import Gauge
 from shoal.plugins import PluginError
-from shoal.telemetry import make
+from shoal.telemetry import _prometheus, make
 from shoal.telemetry._prometheus import PrometheusTelemetry
 from shoal.testing import Network
 
@@ -100,6 +100,25 @@ def test_numbers_of_one_name_are_one_family() -> None:
     assert 'shoal_selector_nodes{service="s2"} 2.0' in page
     telemetry.close()
     assert "shoal_selector_nodes" not in telemetry.page().decode()
+
+
+async def test_names_beyond_number_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_prometheus, "MOST", 2)
+    telemetry = PrometheusTelemetry("greeter", "memory")
+
+    async def end(call: shoal.Call) -> None:
+        return None
+
+    for topic in ("a", "b", "c", "d", "a"):
+        await telemetry.middleware(shoal.Call("publisher", "", topic, None), end)
+    assert telemetry.page is not None
+    found = samples(telemetry.page().decode())
+    counted = {
+        dict(labels)["messaging_destination_name"]: value
+        for (name, labels), value in found.items()
+        if name == "messaging_client_operation_duration_seconds_count"
+    }
+    assert counted == {"a": 2, "b": 1, "_OTHER": 2}
 
 
 def test_what_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
