@@ -239,6 +239,10 @@ def well(broker: RabbitBroker) -> bool:
     return broker.error is None
 
 
+def ill(broker: RabbitBroker) -> bool:
+    return isinstance(broker.error, Unavailable)
+
+
 def have_all(inboxes: list[Inbox], sent: set[bytes]) -> bool:
     return set(count(inboxes)) == sent
 
@@ -256,7 +260,11 @@ async def test_a_restart_loses_nothing_of_a_durable_queue(
             batch = range(turn * 200, turn * 200 + 200)
             publishing = asyncio.create_task(publish_all(publisher, topic, batch))
             await inboxes[0].has(turn * 10 + 1, DEADLINE)
-            await asyncio.to_thread(background.run, server.restart)
+            await asyncio.to_thread(background.run, server.stop)
+            await settles(
+                lambda: not any(map(well, (publisher, *members))), DEADLINE
+            )  # called at once
+            await asyncio.to_thread(background.run, server.start)
             async with asyncio.timeout(2 * DEADLINE):
                 sent |= await publishing
             for broker in (publisher, *members):

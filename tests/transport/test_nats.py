@@ -341,7 +341,9 @@ async def test_listeners_are_there_again_and_sockets_are_not_after_restarts(
             socket = await transport.dial(listener.address)
             await socket.send(Message({}, b"x"))
             assert (await socket.recv()).body == b"x"
-            await server.restart()
+            await server.stop()
+            await becomes(lambda: isinstance(transport.error, Unavailable))
+            await server.start()
             with pytest.raises(ConnectionClosed):
                 await socket.recv()
             with pytest.raises(ConnectionClosed) as caught:
@@ -358,6 +360,7 @@ async def test_listeners_are_there_again_and_sockets_are_not_after_restarts(
                     await asyncio.sleep(0.02)
                 finally:
                     await again.close()
+            assert transport.error is None
             await socket.close()
             await becomes(lambda: len(echo.sockets) == echo.ended)
         record_property("restarts", RESTARTS)

@@ -18,6 +18,7 @@ from shoal._rabbitmq import Properties
 from shoal.errors import ConnectionClosed, TooLarge, Unavailable
 from shoal.message import Message
 from shoal.registry.memory import MemoryRegistry
+from shoal.testing.conformance._broker import settles
 from shoal.testing.conformance._transport import Accepting
 from shoal.testing.conformance.transport import TransportConformance
 from shoal.transport import Socket, Transport
@@ -192,23 +193,25 @@ async def test_listeners_are_there_again_after_restarts(
     server: RabbitServer, background: Background, record_property: Note
 ) -> None:
     async with served(server) as (listener, sockets):
-        client = await RabbitTransport(server.url, settings=QUICK).dial(listener.address)
+        transport = RabbitTransport(server.url, settings=QUICK)
+        client = await transport.dial(listener.address)
         for turn in range(RESTARTS):
-            await asyncio.to_thread(background.run, server.restart)
+            await asyncio.to_thread(background.run, server.stop)
+            await settles(lambda: isinstance(transport.error, Unavailable))
+            await asyncio.to_thread(background.run, server.start)
             with pytest.raises(ConnectionClosed):
                 await client.recv()
             await client.close()
             while True:
                 try:
-                    client = await RabbitTransport(server.url, settings=QUICK).dial(
-                        listener.address
-                    )
+                    client = await transport.dial(listener.address)
                     break
                 except Unavailable:
                     await asyncio.sleep(0.05)
             await client.send(Message({}, b"again %d" % turn))
             socket = await sockets.get()
             assert (await socket.recv()).body == b"again %d" % turn
+            assert transport.error is None
         await client.close()
         record_property("restarts", RESTARTS)
 
