@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from shoal.errors import ServiceNotFound, Unavailable
 from shoal.registry import Node
@@ -33,6 +34,26 @@ class Loads(list[Load]):
         super().__init__(loads)
         self.filters = filters
         self.memo: dict[Any, Any] = {}
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """What a strategy keeps in a `memo` that changes with the loads, rather than be made anew."""
+
+    @abstractmethod
+    def follow(self, added: Iterable[Load], gone: Iterable[Load], count: int) -> bool:
+        """Take in what came and went; returns whether it stands for `count` loads now.
+
+        It may have some of those that came, and lack some of those that went.
+        """
+
+
+def _hand_over(old: Loads, new: Loads, added: Sequence[Load], gone: Sequence[Load]) -> None:
+    for key, kept in list(old.memo.items()):
+        if isinstance(kept, Follower):
+            del old.memo[key]
+            if kept.follow(added, gone, len(new)):
+                new.memo[key] = kept
 
 
 class Pool:
@@ -66,7 +87,9 @@ class Pool:
         back = [load for load in back if members.get(load.node.id) is load]
         out = [load for load in out if members.get(load.node.id) is load]
         if not self.out:
-            self.live = self.everyone
+            before, self.live = self.live, self.everyone
+            if before is not self.live and len(back) + len(out) <= FEW:
+                _hand_over(before, self.live, back, out)
         elif len(back) + len(out) > FEW:
             self._rebuild()
         elif back or out:
@@ -107,6 +130,7 @@ class Pool:
             at = bisect_left(result, load.node.id, key=node_id)
             if at == len(result) or result[at] is not load:
                 result.insert(at, load)
+        _hand_over(loads, result, added, gone)
         return result
 
 

@@ -43,10 +43,19 @@ class RoundRobin:
                 self._last.clear()
             load = self._rng.choice(loads)
         else:
-            at = bisect_right(loads, last, key=node_id)
-            load = loads[at if at < len(loads) else 0]
+            load = loads[self._after(last, loads)]
         self._last[turn] = load.node.id
         return load
+
+    def _after(self, last: str, loads: Sequence[Load]) -> int:
+        """Return whose turn is after the node with this id, which may be gone."""
+        memo = loads.memo if isinstance(loads, Loads) else {}
+        at: int | None = memo.get(self)
+        if at is None or loads[at].node.id != last:
+            at = bisect_right(loads, last, key=node_id) - 1
+        at = at + 1 if at + 1 < len(loads) else 0
+        memo[self] = at
+        return at
 
 
 class RoundRobinSelector(CachedSelector):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import shoal.context as shoal_context
+from shoal.errors import Unavailable
 from shoal.registry import Record, Registry
 from shoal.registry.memory import MemoryRegistry
 from shoal.selector import Load, Selector
@@ -13,7 +15,7 @@ from shoal.selector.consistent_hash import ConsistentHashSelector, consistent_ha
 from shoal.selector.p2c import P2cSelector
 from shoal.testing.conformance.selector import SelectorConformance, call
 
-from .parts import make_loads, make_node
+from .parts import Clock, make_loads, make_node, make_nodes
 
 KEYS = [f"user-{number}" for number in range(2000)]
 
@@ -95,3 +97,43 @@ def test_a_ring_is_built_once_for_the_same_nodes() -> None:
     (ring,) = loads.memo.values()
     consistent_hash("b")("greeter", loads)
     assert list(loads.memo.values()) == [ring]
+
+
+def test_the_ring_of_a_service_follows_its_nodes() -> None:
+    """However nodes come, go, fail and come back, a ring made anew would give the same."""
+    chance = random.Random(5)
+    nodes = make_nodes(Clock())
+    nodes.update(record(*range(40)))
+    kept = 0
+    for _ in range(200):
+        some = record(*chance.sample(range(60), chance.choice([1, 1, 1, 5])))
+        ring = ring_of(nodes.pool.live)
+        match chance.randrange(4):
+            case 0:
+                nodes.update(some)
+            case 1:
+                nodes.remove(some)
+            case 2:
+                failed = [load for load in nodes.pool.live if load.node in some.nodes]
+                for load in failed:
+                    nodes.mark(load.node, Unavailable("it is gone"), 0.1)
+            case _:
+                for load in list(nodes.loads.values()):
+                    nodes.mark(load.node, None, 0.1)
+        live = nodes.pool.live
+        if not live:
+            nodes.update(record(*range(40)))
+            live = nodes.pool.live
+        anew = Loads(live)
+        for key in KEYS[:50]:
+            assert consistent_hash(key)("greeter", live) is consistent_hash(key)("greeter", anew)
+        kept += ring_of(live) is ring
+    assert kept > 150
+
+
+def record(*numbers: int) -> Record:
+    return Record("greeter", "latest", tuple(make_node(number) for number in numbers))
+
+
+def ring_of(loads: Loads) -> object:
+    return next(iter(loads.memo.values()), None)
