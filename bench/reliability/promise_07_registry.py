@@ -47,6 +47,8 @@ async def prove(report: Report, scale: float) -> None:
     for lossy in (EtcdServer, ConsulServer):  # NATS stores nothing that could be lost
         if not _missing(lossy):
             stories.append(partial(_lost, server=lossy()))  # noqa: PERF401  (it reads as above)
+    if not _missing(ConsulServer):
+        stories.append(_hidden)
     if not _missing(EtcdServer):
         stories.append(partial(_network, "client cut off from etcd", _client_cut_off, outage))
         stories.append(partial(_network, "nodes cut off from etcd", _nodes_cut_off, outage))
@@ -76,7 +78,9 @@ async def _outage(report: Report, server: Server, seconds: float) -> None:
         where = f"{name}://{server.address}"
         probe = f"127.0.0.1:{free_port()}"
         nodes = [
-            await _serve(fleet.service, where, f"--health_address={probe}"),
+            await _serve(
+                fleet.service, where, f"--health_address={probe}", "--telemetry=prometheus"
+            ),
             await _serve(fleet.service, where),
         ]
         caller = await fleet.start(MODULE, "proof", LOOKUP, where)
@@ -85,6 +89,7 @@ async def _outage(report: Report, server: Server, seconds: float) -> None:
         await asyncio.sleep(1)
         await server.stop()
         noticed = await until(lambda: _unready(probe), f"{name}: readiness tells of the outage")
+        _, metrics = await page(probe, "/metrics")
         await asyncio.sleep(max(seconds - noticed, 1.0))
         await server.start()
         back = await until(lambda: _found(where, nodes), f"{name}: all registered again")
@@ -95,6 +100,8 @@ async def _outage(report: Report, server: Server, seconds: float) -> None:
     text = f"{name} down for {seconds:.0f} s: "
     _went_on(report, text, results)
     report.check(f"{text}until readiness said so", noticed, 15, "s", machine=True)
+    said = sum(line in metrics for line in ("shoal_ready 0.0", 'shoal_part_well{part="regist'))
+    report.check(f"{text}metrics that said so", said, 2, "", at_most=False)
     report.check(f"{name} back: until all were registered again", back, 15, "s", machine=True)
     report.check(f"{name} back: until ready again", back + ready, 20, "s", machine=True)
     _reached(report, f"{name} back: calls that reach a node started then", results, newcomer)
@@ -116,7 +123,7 @@ async def _lost(report: Report, server: EtcdServer | ConsulServer) -> None:
             for lease in (await server.ask("lease/leases", {})).get("leases", []):
                 await server.ask("lease/revoke", {"ID": lease["ID"]})
         else:
-            await _deregister(server)
+            await _of_every_service(server, "deregister")
         back = await until(lambda: _found(where, nodes), f"{name}: registered again")
         results = await _end(caller)
     _went_on(report, f"{name} lost every registration: ", results)
@@ -126,11 +133,26 @@ async def _lost(report: Report, server: EtcdServer | ConsulServer) -> None:
     )  # fmt: skip
 
 
-async def _deregister(server: ConsulServer) -> None:
+async def _hidden(report: Report) -> None:
+    """A node is registered, and yet nobody who asks is told of it: it says that it is not ready."""
+    async with ConsulServer() as server, Fleet() as fleet:
+        probe = f"127.0.0.1:{free_port()}"
+        await _serve(fleet.service, f"consul://{server.address}", f"--health_address={probe}")
+        await until(lambda: _ready(probe), "ready before it is hidden")
+        await _of_every_service(server, "maintenance", "?enable=true")
+        noticed = await until(lambda: _unready(probe, "discovery"), "readiness tells of it")
+        await _of_every_service(server, "maintenance", "?enable=false")
+        back = await until(lambda: _ready(probe), "ready again")
+    text = "consul hides a node: until it says that it is not ready"
+    report.check(text, noticed, 20, "s", machine=True)
+    report.check("consul shows it again: until it is ready", back, 5, "s", machine=True)
+
+
+async def _of_every_service(server: ConsulServer, what: str, how: str = "") -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         base = f"http://{server.address}/v1/agent"
         for one in (await client.get(f"{base}/services")).json():
-            (await client.put(f"{base}/service/deregister/{one}")).raise_for_status()
+            (await client.put(f"{base}/service/{what}/{one}{how}")).raise_for_status()
 
 
 # A registry that lies
@@ -302,9 +324,9 @@ async def _ready(probe: str) -> bool:
     return (await page(probe, "/readyz"))[0] == 200
 
 
-async def _unready(probe: str) -> bool:
+async def _unready(probe: str, part: str = "regist") -> bool:
     status, body = await page(probe, "/readyz")
-    return status == 503 and "regist" in body
+    return status == 503 and part in body
 
 
 async def _found(where: str, nodes: list[Process]) -> bool:
