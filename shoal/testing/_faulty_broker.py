@@ -54,7 +54,8 @@ class FaultyBroker(Broker):
     async def publish(self, topic: str, message: Message) -> None:
         self._faults.check(self.place, PLACE)
         fate = self._events.next()
-        await asyncio.sleep(fate.delay)
+        if fate.delay:
+            await asyncio.sleep(fate.delay)
         self._faults.check(self.place, PLACE)
         lost = fate.drop and not (self._sure and fate.dice < 0.5)
         if fate.reorder and not fate.drop and not self._held:

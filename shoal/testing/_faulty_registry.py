@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from shoal.errors import Unavailable
 from shoal.registry import Change, Record, Registry
-from shoal.testing.faults import HOLD, ID, Fate, Faults
+from shoal.testing.faults import ID, Fate, Faults
 
 PLACE = "registry"
 NOWHERE = "127.0.0.1:1"
@@ -24,6 +23,7 @@ class FaultyRegistry(Registry):
         self._faults = faults
         self._questions = faults.flow(f"{place} asks {PLACE}")
         self._changes = faults.flow(f"{place} watches {PLACE}")
+        self._closings = 0
 
     def __repr__(self) -> str:
         return f"FaultyRegistry({self.place!r}, {self._inner!r})"
@@ -52,77 +52,63 @@ class FaultyRegistry(Registry):
 
     async def watch(self, name: str | None = None) -> AsyncIterator[Change]:
         self._faults.check(self.place, PLACE)
-        late: Change | None = None
         changes = self._inner.watch(name)
-        arrivals: deque[asyncio.Task[Change]] = deque()
         try:
-            while True:
-                change = await self._next(changes, arrivals, HOLD if late else None)
-                if change is not None:
-                    fate = self._changes.next()
+            while (change := await self._next(changes)) is not None:
+                fate = self._changes.next()
+                if fate.delay:
                     await asyncio.sleep(fate.delay)
-                    if fate.drop:
-                        raise Unavailable(f"{self.place} missed a change", id=ID)
-                    if fate.reorder and late is None:
-                        late = change
-                        continue
+                if fate.drop:
+                    raise Unavailable(f"{self.place} missed a change", id=ID)
+                yield change
+                if fate.duplicate:
                     yield change
-                    if fate.duplicate:
-                        yield change
-                if late is not None:
-                    yield late
-                    late = None
         finally:
-            for arrival in arrivals:
-                arrival.cancel()
-                await asyncio.gather(arrival, return_exceptions=True)
             if (end := getattr(changes, "aclose", None)) is not None:
                 await end()
 
     async def close(self) -> None:
         await self._inner.close()
 
-    async def _next(
-        self,
-        changes: AsyncIterator[Change],
-        arrivals: deque[asyncio.Task[Change]],
-        timeout: float | None,
-    ) -> Change | None:
-        """Return the next change, None if none comes in time; raises once nothing can come."""
-        loop = asyncio.get_running_loop()
-        if not arrivals:
-            arrivals.append(loop.create_task(_first(changes)))
-        arrival = arrivals[0]
-        while True:
-            news = loop.create_task(self._faults.changed())
-            try:
-                done, _ = await asyncio.wait(
-                    {arrival, news}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-                )
-            finally:
-                news.cancel()
+    async def _next(self, changes: AsyncIterator[Change]) -> Change | None:
+        """Return the next change, None at the end; raises once nothing can come."""
+        # Not in a task of its own: a watch sees what comes from its very first step on.
+        try:
+            async with asyncio.timeout(None) as limit:
+                news = self._faults.news()
+
+                def look(done: asyncio.Future[None]) -> None:
+                    nonlocal news
+                    if done.cancelled():
+                        return
+                    if self._faults.reaches(self.place, PLACE):
+                        news = self._faults.news()
+                        news.add_done_callback(look)
+                    else:
+                        limit.reschedule(0.0)
+
+                news.add_done_callback(look)
+                try:
+                    return await anext(changes)
+                except StopAsyncIteration:
+                    return None
+                finally:
+                    news.remove_done_callback(look)
+                    news.cancel()
+        except TimeoutError:
             self._faults.check(self.place, PLACE)
-            if arrival in done:
-                return arrivals.popleft().result()
-            if not done:
-                return None
+            raise
 
     async def _ask(self) -> Fate:
         fate = self._questions.next()
-        await asyncio.sleep(fate.delay)
+        if fate.delay:
+            await asyncio.sleep(fate.delay)
         self._faults.check(self.place, PLACE)
         return fate
 
     def _answer(self, fate: Fate) -> None:
         if fate.drop:
             raise Unavailable(f"{PLACE} has not answered {self.place}", id=ID)
-
-
-async def _first(changes: AsyncIterator[Change]) -> Change:
-    try:
-        return await anext(changes)
-    except StopAsyncIteration:
-        raise Unavailable("the watch has ended", id=ID) from None
 
 
 def _wrong(record: Record, dice: float) -> Record:

@@ -90,8 +90,9 @@ class Faults:
         """What went wrong, in order, the last so many lines."""
         self._dead: set[str] = set()
         self._cut_off: set[frozenset[str]] = set()
-        self._waiting: set[asyncio.Future[None]] = set()
-        self._alive: dict[str, dict[Killed, None]] = {}  # a set that keeps its order
+        # Both are sets that keep their order, so that a run repeats another.
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        self._alive: dict[str, dict[Killed, None]] = {}
         self._addresses: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -115,7 +116,8 @@ class Faults:
     def registry(self, inner: Registry, place: str = "") -> FaultyRegistry:
         """Return a registry that is a place called `registry` for others.
 
-        A question is lost for `drop`; for `corrupt` an answer names an address of nobody.
+        A question or a change is lost for `drop`, so that one asks again; for `corrupt` an answer
+        names an address of nobody.
         """
         from shoal.testing._faulty_registry import FaultyRegistry  # which needs this module
 
@@ -142,13 +144,13 @@ class Faults:
         pair = frozenset((_name(one), _name(other)))
         self._cut_off.add(pair)
         self.log.append(f"partition of {' and '.join(sorted(pair))}")
-        self._wake()
+        self.wake()
 
     def heal(self) -> None:
         """End all partitions."""
         self._cut_off.clear()
         self.log.append("healed")
-        self._wake()
+        self.wake()
 
     def calm(self) -> None:
         """Let nothing go wrong from now on: no rate, no partition, nobody dead."""
@@ -164,7 +166,7 @@ class Faults:
         name = _name(place)
         self._dead.add(name)
         self.log.append(f"killed {name}")
-        self._wake()
+        self.wake()
         for one in list(self._alive.get(name, ())):
             await one.killed()
 
@@ -172,7 +174,7 @@ class Faults:
         """Let a place that was killed reach others, and be reached, again."""
         self._dead.discard(_name(place))
         self.log.append(f"revived {_name(place)}")
-        self._wake()
+        self.wake()
 
     # What the wrapped plugins ask
 
@@ -188,24 +190,26 @@ class Faults:
         """Whether two places hear nothing of each other."""
         return bool(self._cut_off) and frozenset((one, other)) in self._cut_off
 
+    def reaches(self, place: str, other: str) -> bool:
+        """Whether both are alive and hear of each other."""
+        return not (self.dead(place) or self.dead(other) or self.apart(place, other))
+
     def check(self, place: str, other: str) -> None:
         """Raise Unavailable if a place does not reach another, which never answers late."""
-        if self.dead(place) or self.dead(other) or self.apart(place, other):
+        if not self.reaches(place, other):
             raise Unavailable(f"{place or 'this'} does not reach {other}", id=ID)
 
     async def joined(self, one: str, other: str) -> None:
         """Wait while two places are apart."""
         while self.apart(one, other) and not (self.dead(one) or self.dead(other)):
-            await self.changed()
+            await self.news()
 
-    async def changed(self) -> None:
-        """Wait for the next partition, death or recovery."""
-        waiting = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiting)
-        try:
-            await waiting
-        finally:
-            self._waiting.discard(waiting)
+    def news(self) -> asyncio.Future[None]:
+        """Return what is done at the next partition, death or recovery; to be cancelled else."""
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[waiting] = None
+        waiting.add_done_callback(lambda done: self._waiting.pop(done, None))
+        return waiting
 
     def live(self, place: str, one: Killed) -> None:
         """Have something ended when its place is killed."""
@@ -223,8 +227,9 @@ class Faults:
         """Return the place at an address, the address itself if it is not known."""
         return self._addresses.get(address, address)
 
-    def _wake(self) -> None:
-        for waiting in self._waiting:
+    def wake(self) -> None:
+        """Have all who wait for a change look again."""
+        for waiting in list(self._waiting):
             if not waiting.done():
                 waiting.set_result(None)
 
@@ -268,10 +273,7 @@ def after_join(faults: Faults, one: str, other: str, callback: Callable[[], Any]
     if not faults.apart(one, other):
         callback()
         return
-    waiting = asyncio.get_running_loop().create_future()
-    waiting.add_done_callback(lambda _: after_join(faults, one, other, callback))
-    waiting.add_done_callback(faults._waiting.discard)
-    faults._waiting.add(waiting)
+    faults.news().add_done_callback(lambda _: after_join(faults, one, other, callback))
 
 
 def _name(place: Place) -> str:

@@ -84,11 +84,10 @@ class TestFaultyRegistry(RegistryConformance):
 
 
 class TestFaultyBroker(BrokerConformance):
-    def setup_method(self) -> None:
-        self.broker = MemoryBroker()
+    shared = True
 
-    def make(self, **settings: Any) -> Broker:
-        return Faults().broker(MemoryBroker(**settings) if settings else self.broker)
+    def make(self, *, unread: int = 1024) -> Broker:
+        return Faults().broker(MemoryBroker(unread=unread))
 
 
 # Messages
