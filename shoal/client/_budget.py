@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from shoal.health import Gauge
 
@@ -10,29 +10,36 @@ from shoal.health import Gauge
 class Budget:
     """Repeated attempts may be a tenth of all calls, and a few more for a client that calls rarely.
 
-    Every call adds `ratio` of an attempt, up to `reserve` of them are saved up.
+    Every call adds `ratio` of an attempt, up to `reserve` of them are saved up. `calls` tells how
+    many there were so far: only who repeats one has to know, so a call that is not costs nothing.
     """
 
-    def __init__(self, ratio: float = 0.1, reserve: float = 10.0) -> None:
+    def __init__(
+        self, calls: Callable[[], int], ratio: float = 0.1, reserve: float = 10.0
+    ) -> None:
+        self._calls = calls
+        self._seen = calls()
         self._ratio = ratio
         self._reserve = reserve
         self._saved = reserve
 
     def __repr__(self) -> str:
-        return f"Budget({self._saved:.1f} of {self._reserve:g})"
+        return f"Budget({self.saved:.1f} of {self._reserve:g})"
 
     def gauges(self) -> Iterator[Gauge]:
         """Yield how many attempts may be repeated now."""
-        yield Gauge("client_retry_budget", self._saved)
+        yield Gauge("client_retry_budget", self.saved)
 
-    def earn(self) -> None:
-        """Count a call."""
-        if self._saved < self._reserve:
-            self._saved = min(self._reserve, self._saved + self._ratio)
+    @property
+    def saved(self) -> float:
+        """How many attempts may be repeated now."""
+        return min(self._reserve, self._saved + (self._calls() - self._seen) * self._ratio)
 
     def spend(self) -> bool:
         """Take one repeated attempt; False if none is left."""
-        if self._saved < 1.0:
+        saved, self._seen = self.saved, self._calls()
+        self._saved = saved
+        if saved < 1.0:
             return False
         self._saved -= 1.0
         return True

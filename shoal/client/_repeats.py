@@ -14,27 +14,25 @@ BACKOFF = 0.05  # seconds before the second repetition, doubled for each further
 
 
 class Repeats:
-    """What the calls of a client may repeat: `budget` is for all that loads a node again."""
+    """What the calls of a client may repeat: `budget` is for all that loads a node again.
+
+    Every call is counted in `calls`.
+    """
 
     def __init__(self, retries: int) -> None:
-        self.budget = Budget()
-        self._moves = Budget(reserve=MOVES)
+        self.calls = 0
+        self.budget = Budget(lambda: self.calls)
+        self._moves = Budget(lambda: self.calls, reserve=MOVES)
         self._retries = retries
 
     def __repr__(self) -> str:
         return f"Repeats({self.budget!r})"
 
-    def earn(self) -> None:
-        """Count a call."""
-        self.budget.earn()
-        self._moves.earn()
-
     def may(self, attempts: Attempts, error: Error) -> bool:
         """Whether another attempt may follow the one that failed with this error."""
         done = len(attempts.tried)
         if error.unsent:
-            unseen = attempts.node is not None and attempts.node.id not in attempts.tried
-            return done + 1 < ATTEMPTS and unseen and self.move(error)
+            return done + 1 < ATTEMPTS and self.move(error)
         if not isinstance(error, Unavailable | Timeout):
             return False
         options = attempts.options

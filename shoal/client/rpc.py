@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import uuid
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -29,11 +28,12 @@ from shoal.client._breaker import Breakers
 from shoal.client._call import Attempts, Given, Mark, Outgoing, mark_nothing, metadata_of, timed
 from shoal.client._hedge import Hedges
 from shoal.client._pool import Pool
+from shoal.client._publish import publish
 from shoal.client._repeats import Repeats, backoff
 from shoal.client._settings import ClientSettings
 from shoal.client._stream import RpcStream
 from shoal.codec import Codec
-from shoal.deadlines import Deadlines, Limit
+from shoal.deadlines import TICK, Deadlines, Limit
 from shoal.errors import (
     BadRequest,
     ConnectionClosed,
@@ -164,28 +164,37 @@ class RpcClient(Client):
         exchange = self._exchange
         if "attempt_timeout" in attempts.options:
             exchange = functools.partial(timed, self._bound()[1], exchange)
-        self._repeats.earn()
+        self._repeats.calls += 1
         service = request.service
         mark: Mark = self._selector.mark
         if attempts.options or self._routed:
             service, choose, mark = await self._chooser(service, attempts.options)
         else:
             choose = self._ready.get(service) or await self._selector.select(service)
+        last: Error | None = None
+        seen: tuple[str, ...] = ()
         while True:
             begun = loop.time()
             tried: Sequence[str] = attempts.tried
             if breakers.circuits:
                 tried = breakers.avoid((service, request.endpoint), tried, begun)
-            node = attempts.node = choose(tried)
+            node = choose(tried)
+            if last is not None and last.unsent and node.address in seen:
+                mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
+                raise last
+            attempts.node = node
             try:
                 reply = await exchange(node, attempts, begun)
             except Error as error:
                 now = loop.time()
                 mark(service, node, error, now - begun)
                 breakers.failed((service, request.endpoint), node.id, error, now)
+                if isinstance(error, Timeout) and now >= attempts.when - TICK:
+                    raise TimeoutError from None  # the node was a little faster to say so
+                attempts.explain(error, now - begun)
                 if not self._repeats.may(attempts, error):
-                    attempts.explain(error, now - begun)
                     raise
+                last, seen = error, (*seen, node.address)
             except BaseException as error:
                 # The caller gave up, or the time is over: only the latter says anything of a node.
                 now = loop.time()
@@ -203,7 +212,8 @@ class RpcClient(Client):
             attempts.tried.append(node.id)
             if len(attempts.tried) > 1:
                 await asyncio.sleep(backoff(len(attempts.tried)))
-            if service not in self._ready:  # nobody is left: the registry may know others by now
+            if service not in self._ready and mark is not mark_nothing:
+                # Nobody is left: the registry may know others by now.
                 service, choose, mark = await self._chooser(service, attempts.options)
                 attempts.tried = [""] * len(attempts.tried)  # or the same at other addresses
 
@@ -216,19 +226,21 @@ class RpcClient(Client):
         header = {"Micro-Id": id, "Timeout": wire.timeout_value(attempts.until - now)}
         if attempts.metadata:
             header = {**attempts.metadata, **header}
+        message = Message(header, body, shared)
         address = node.address
         socket = self._pool.take(address)
         try:
             if socket is None:
                 socket = await self._dial(request.service, node)
-            try:
-                await socket.send(Message(header, body, shared))
-            except ConnectionClosed as error:
-                if not error.unsent:
-                    raise
-                # It was closed while it was idle, before this call touched it.
-                socket = await self._dial(request.service, node)
-                await socket.send(Message(header, body, shared))
+            if not socket.try_send(message):
+                try:
+                    await socket.send(message)
+                except ConnectionClosed as error:
+                    if not error.unsent:
+                        raise
+                    # It was closed while it was idle, before this call touched it.
+                    socket = await self._dial(request.service, node)
+                    await socket.send(message)
             reply = await socket.recv()
         except BaseException as error:
             if socket is not None and not (isinstance(error, BadRequest) and error.unsent):
@@ -376,28 +388,7 @@ class RpcClient(Client):
         await self._publish(call)
 
     async def _run_publish(self, call: Call) -> None:
-        content_type = self._codecs.content_type(call.message)
-        header = {
-            **context.published(context.current.get()),
-            **context.checked(call.header),
-            "Content-Type": content_type,
-            "Micro-Topic": call.endpoint,
-            "Micro-Id": str(uuid.uuid4()),
-        }
-        body = self._codecs[content_type].encode(call.message)
-        left = context.remaining()
-        limit = self._timeout if left is None else min(left, self._timeout)
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        try:
-            async with asyncio.timeout(limit):
-                await self._broker.publish(call.endpoint, Message(header, body))
-        except TimeoutError:
-            raise Timeout(
-                f"publishing to {call.endpoint} was not over by its deadline of {limit:.3g} s,"
-                f" after {loop.time() - started:.3f} s",
-                id=wire.CLIENT,
-            ) from None
+        await publish(self._broker, self._codecs, call, self._timeout)
 
     async def close(self) -> None:
         await self._pool.close()
