@@ -61,6 +61,7 @@ class Window:
         self._next = 0
         self._limit = 1
         self._room = asyncio.Event()
+        self._room.set()
 
     def take(self, number: int) -> None:
         """Notes that an event was handled; the second time it came does not count."""
@@ -82,12 +83,14 @@ class Window:
                 self._room.clear()
                 self._limit = 0
                 await self._room.wait()
+            self._room.set()
 
     async def _publish(self, publish: Publish, until: float) -> None:
         started = self._started
         while (now := time.perf_counter()) < until:
             if len(started) >= self._limit:
-                self._room.clear()
+                self._room.clear()  # nobody publishes until half of them are handled
+            if not self._room.is_set():
                 await self._room.wait()
                 continue
             number = self._next
