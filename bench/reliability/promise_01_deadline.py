@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 
 import shoal
 from bench.reliability import Report, is_off
+from bench.reliability._partitions import slow_and_lossy
 from bench.reliability._processes import Fleet, Process, until
 from bench.reliability._service import Counts, Job, Worker, main, make
 from shoal.client import Client
@@ -41,6 +42,7 @@ async def prove(report: Report, scale: float) -> None:
         async with NatsServer() as server:
             await hops(report, "nats", server.url)
     await limits(report)
+    await slow_and_lossy(report, max(20.0 * scale, 3.0))
     await events(report)
     if why := unavailable(GO):
         report.skip("to and from Go", why)
