@@ -72,12 +72,12 @@ class Gauge:
 
 
 def problems(name: str, part: object) -> Iterator[Reason]:
-    """Yield what a part says is wrong with it: plugins keep that in `error`, None if all is well.
+    """Yield what a part says is wrong with it: an exception in `error` while it is not well.
 
     It may be called from any thread.
     """
     error = getattr(part, "error", None)
-    if error is not None:
+    if isinstance(error, Exception):
         yield Reason(name, str(error) or type(error).__name__)
 
 

@@ -31,6 +31,8 @@ def _reasons(server: RpcServer) -> Iterator[Reason]:
     for name, part in (("registry", server._registry), ("broker", server._broker)):
         for reason in problems(name, part):
             yield Reason(name, f"{plugin_name(part)}: {reason.text}")
+    for own in (*server.settings.beside, *server._handlers):
+        yield from problems(type(own).__name__, own)
 
 
 def numbers(server: RpcServer) -> Iterator[Gauge]:

@@ -88,6 +88,7 @@ class RpcServer(Server):
         self._middleware = tuple(middleware)
         self._chain = chain(middleware, self._end) if middleware else None
         self._advertised: list[Endpoint] = []
+        self._handlers: list[object] = []
         self._reply_headers: dict[str, Header] = {}
         self._listener: Listener | None = None
         self._registration: Registration | None = None
@@ -106,6 +107,7 @@ class RpcServer(Server):
     def handle(self, handler: object, *, contract: Callable[..., Any] | None = None) -> None:
         for method in self.add(handler, contract):
             self._advertised.append(method.describe())
+        self._handlers.append(handler)
 
     def add(self, handler: object, contract: Callable[..., Any] | None = None) -> list[Method]:
         """Serve a handler's methods without telling the registry of them, and return them."""
