@@ -22,40 +22,45 @@ async def no_leaks(patience: float = PATIENCE) -> AsyncIterator[None]:
     What is being closed at the end has `patience` seconds to go. The threads of the event loop's
     own executor, and those that do not keep a process from ending, count for nothing.
     """
-    before = set(_found())
+    before = {_key(one) for one in _found()}
     yield
     loop = asyncio.get_running_loop()
     end = loop.time() + patience
-    while left := [one for one in _found() if one not in before]:
+    while left := [one for one in _found() if _key(one) not in before]:
         if loop.time() >= end:
-            raise AssertionError(f"left behind: {', '.join(map(_shown, left))}")
+            raise AssertionError(f"left behind: {', '.join(_shown(one) for one in left)}")
         await asyncio.sleep(0.01)
 
 
+def _key(one: Any) -> Any:
+    return one[:2] if isinstance(one, tuple) else one
+
+
+def _shown(one: Any) -> str:
+    return str(one[-1]) if isinstance(one, tuple) else repr(one)
+
+
 def _found() -> Iterator[Any]:
-    """Yield what there is now: tasks, threads, and sockets as descriptor and inode."""
+    """Yield what there is now: tasks, threads, and sockets as descriptor, inode and text."""
     yield from asyncio.all_tasks() - {asyncio.current_task()}
     for thread in threading.enumerate():
-        if not thread.daemon and not thread.name.startswith("asyncio_"):
+        if not thread.daemon and not thread.name.startswith(("asyncio_", "uvloop_")):
             yield thread
     for folder in _DESCRIPTORS:
         with suppress(OSError):
             for name in os.listdir(folder):
                 with suppress(OSError):
                     status = os.fstat(int(name))
-                    if stat.S_ISSOCK(status.st_mode):
-                        yield int(name), status.st_ino
+                    if stat.S_ISSOCK(status.st_mode) and (text := _network(int(name))):
+                        yield int(name), status.st_ino, text
             return
 
 
-def _shown(one: Any) -> str:
-    if not isinstance(one, tuple):
-        return repr(one)
+def _network(descriptor: int) -> str:
+    """Return what a socket is for people; empty for a loop's own, which has no address."""
+    found = socket.socket(fileno=descriptor)
     try:
-        found = socket.socket(fileno=one[0])
-    except OSError:
-        return f"socket {one[0]}"
-    try:
-        return repr(found)
+        unnamed = found.family == getattr(socket, "AF_UNIX", None) and not found.getsockname()
+        return "" if unnamed else repr(found)
     finally:
         found.detach()
