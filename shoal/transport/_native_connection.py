@@ -141,6 +141,7 @@ class NativeConnection(NativeLink):
         """Take the whole frames, and return where what is left begins. Raises Violation."""
         place, size = 0, len(data)
         sessions, shapes = self._sessions, self._shapes.known
+        last: NativeSession | None = None  # the one for which messages come just now
         while size - place >= _SIZE:
             length, kind, flags, number, id, count = _unpack(data, place)
             start = place + _SIZE
@@ -157,13 +158,23 @@ class NativeConnection(NativeLink):
                 body = start + count
                 if number >= len(shapes) or count > length:
                     raise Violation("a message with an unknown header")
-                header = header_of(shapes[number], data[start:body])
+                shape = shapes[number]
+                header = header_of(shape, data[start:body])
+                if session is not last:
+                    if last is not None:
+                        last.wake()
+                    last = session
                 if length > self._max_message and end - body > self._max_message:
                     session.refuse(self._over_limit())
                 else:
-                    session.took(Message(header, data[body:end]), length + COST)
+                    session.took(Message(header, data[body:end], shape[2]), length + COST)
             else:
+                if last is not None:
+                    last.wake()
+                    last = None
                 self._frame(kind, flags, number, id, count, data[start:end])
+        if last is not None:
+            last.wake()
         return place
 
     def _frame(  # what a frame has

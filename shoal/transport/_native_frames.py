@@ -5,6 +5,7 @@ The format is Shoal's (docs/protocol.md). Everything is in network byte order.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,8 +35,14 @@ COST = 256  # what a frame uses of a window beside its payload: the least a mess
 SHAPES = 1024  # numbers in use at a time in one direction
 SHAPES_SIZE = 1024 * 1024  # bytes of their definitions
 
-Shape = tuple[tuple[str, ...], dict[str, str]]
-"""The names of a message's own headers, and the headers it shares with others."""
+Shape = tuple[tuple[str, ...], Header, Header | None]
+"""The names of a message's own headers; the headers it shares with others; and these again if they
+alone decide what a message is for."""
+
+# Headers of a message's own that decide nothing; those of users do not begin like Micro's.
+_PLAIN = frozenset(("Micro-Id", "X-Micro-Id", "Timeout"))
+_REMEMBERED = 1024  # bytes of a shared header
+_SPECIAL = ("Micro-", "X-Micro-", "Content-")
 
 
 class Violation(Exception):
@@ -123,7 +130,7 @@ class ReceivedShapes:
     """The headers the peer has given numbers to."""
 
     def __init__(self) -> None:
-        self.known: list[Shape] = [((), {})]
+        self.known: list[Shape] = [((), Header(), None)]
         self._size = 0
 
     def define(self, number: int, flags: int, count: int, payload: bytes) -> None:
@@ -139,16 +146,29 @@ class ReceivedShapes:
         if len(payload) > MAX_HEADER or count > len(payload):
             raise Violation("a definition that is too long")
         try:
-            names = [canonical(name) for name in _lines(payload[:count])]
-            lines = [clean(line) for line in _lines(payload[count:])]
-            shared = {
-                canonical(name): value for name, value in zip(lines[::2], lines[1::2], strict=True)
-            }
+            names = tuple(canonical(name) for name in _lines(payload[:count]))
+            lines = payload[count:]
+            shared = _known(lines) if len(lines) <= _REMEMBERED else _shared(lines)
         except ValueError as error:
             raise Violation(f"a bad definition: {error}") from None
         if max(len(names), len(shared)) > MAX_HEADERS:
             raise Violation("a definition of too many headers")
-        self.known.append((tuple(names), shared))
+        plain = shared.keys().isdisjoint(names) and all(
+            name in _PLAIN or not name.startswith(_SPECIAL) for name in names
+        )
+        self.known.append((names, shared, shared if plain else None))
+
+
+@functools.lru_cache(1024)
+def _known(data: bytes) -> Header:
+    """Return the same object for the same bytes, whatever connection they come on."""
+    return _shared(data)
+
+
+def _shared(data: bytes) -> Header:
+    lines = [clean(line) for line in _lines(data)]
+    pairs = zip(lines[::2], lines[1::2], strict=True)
+    return Header((canonical(name), value) for name, value in pairs)
 
 
 def _lines(data: bytes) -> list[str]:
@@ -157,7 +177,7 @@ def _lines(data: bytes) -> list[str]:
 
 def header_of(shape: Shape, values: bytes) -> dict[str, str]:
     """Return the header of a message. Raises Violation."""
-    names, shared = shape
+    names, shared, _ = shape
     header = shared.copy()
     if names:
         try:
