@@ -5,16 +5,18 @@
 #   make check   format, lint, types, import rules, documentation, speed against a bare probe
 #   make bench   compare the speed with other frameworks
 #   make bench-brokers, make bench-registries   the same for these, with their servers
+#   make soak     work a fleet for an hour (SECONDS=3600) and see that nothing grows
 #   make reliability  prove what is promised under failure, and write docs/reliability.md
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
+SECONDS ?= 3600
 # Tests mostly wait, so several run at a time; those of one file share what it starts.
 PYTEST ?= -n 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test check format bench bench-brokers bench-registries reliability clean
+.PHONY: demo test check format bench bench-brokers bench-registries reliability soak clean
 
 $(VENV)/made:
 	@echo "--- a virtual environment in $(VENV)"
@@ -67,6 +69,9 @@ bench-brokers bench-registries: bench-%: $(VENV)/bench
 	$(BIN)/python -m bench.$* $(BENCH)
 
 # Every promise, then again with the mechanism behind it switched off, which must be noticed.
+soak: $(VENV)/developed
+	$(BIN)/python -m bench.soak --seconds $(SECONDS)
+
 reliability: $(VENV)/developed
 	$(BIN)/python -m bench.reliability --json bench/reliability.json --page docs/reliability.md
 	$(BIN)/python -m bench.reliability --without --json bench/reliability.json --page docs/reliability.md
