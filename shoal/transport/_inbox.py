@@ -41,18 +41,37 @@ class Inbox:
 
         Nothing comes after the end.
         """
-        if self._end is not None:
-            return
-        take = self.take
-        if (
-            take is not None
+        if self._end is None and not (self.take is not None and self.offer(message)):
+            self.add(message)
+
+    def offer(self, message: Message) -> bool:
+        """Let `take` have a message if a task waits for it; whether that task is not needed.
+
+        Called in no task. What is refused has to be added.
+        """
+        return (
+            self.take is not None
             and self._wake is not None
             and not self._cancelled
             and not self.messages
-            and take(message)
-        ):
+            and self.take(message)
+        )
+
+    def add(self, message: Message) -> None:
+        """Add a message that was offered; as for `put`, but in a task if none is waiting for it."""
+        if self._end is not None:
             return
         self.messages.append(message)
+        if self._wake is not None:
+            self._resume()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a task waits for a message."""
+        return self._wake is not None
+
+    def wake(self) -> None:
+        """Run the task that waits, if any: for who adds several messages before it shall."""
         if self._wake is not None:
             self._resume()
 
