@@ -67,8 +67,10 @@ class Doubt:
         id = load.node.id
         if id in self.ids:
             self.ids.discard(id)
-        elif alive and len(self._left) < MOST:
+        elif alive:
+            self._left.pop(id, None)  # to be the last one
             self._left[id] = load, version, self._clock()
+            self._forget_old()
 
     def recalled(self, loads: Mapping[str, Load]) -> list[tuple[Load, str]]:
         """Return the nodes that left shortly before the last one, with their versions.
@@ -77,15 +79,21 @@ class Doubt:
         """
         if not self.ids or len(self.ids) < len(loads):
             return []
-        since = self._clock() - RECENT
+        self._forget_old()
         back = {
-            id: (load, version)
-            for id, (load, version, left) in self._left.items()
-            if left >= since and id not in loads
+            id: (load, version) for id, (load, version, _) in self._left.items() if id not in loads
         }
         self._left.clear()
         self.ids.update(back)
         return list(back.values())
+
+    def _forget_old(self) -> None:
+        since = self._clock() - RECENT
+        while self._left:
+            id, (_, _, left) = next(iter(self._left.items()))  # in the order in which they left
+            if left >= since and len(self._left) <= MOST:
+                break
+            del self._left[id]
 
     def _unused(self, load: Load) -> bool:
         return self._clock() - load.marked > UNUSED and not load.in_flight

@@ -8,9 +8,13 @@ import pytest
 
 from shoal.errors import ConnectionClosed, InternalServerError, ServiceNotFound
 from shoal.registry import Record
+from shoal.selector import Load
+from shoal.selector._doubt import MOST, Doubt
 from shoal.selector.random import RandomSelector
 from shoal.testing.clock import FakeClock
 from shoal.testing.conformance.selector import FaultyRegistry, call, run
+
+from .parts import Clock, make_node
 
 
 async def given(selector: RandomSelector, name: str = "greeter", count: int = 60) -> set[str]:
@@ -143,3 +147,19 @@ async def test_a_fleet_that_was_replaced_is_not_in_doubt() -> None:
         assert await given(selector) == {"node-2", "node-3"}
         assert "0 in doubt" in repr(selector)
         await selector.close()
+
+
+def test_those_that_left_are_remembered_for_a_minute_and_not_without_bounds() -> None:
+    clock = Clock()
+    doubt = Doubt(clock)
+    for number in range(3000):
+        doubt.left(Load(make_node(number)), "latest", alive=True)
+    doubt.ids.add("last")
+    last = {"last": Load(make_node(9999))}
+    assert len(doubt.recalled(last)) == MOST
+    doubt.ids.intersection_update(last)
+    doubt.left(Load(make_node(1)), "latest", alive=True)
+    clock.now += 61
+    doubt.left(Load(make_node(2)), "latest", alive=True)
+    doubt.left(Load(make_node(3)), "latest", alive=False)
+    assert [load.node.id for load, _ in doubt.recalled(last)] == ["node-0002"]
