@@ -35,7 +35,7 @@ ROOT_NAMES = 25
 # Public modules of an interface's folder that are no implementation.
 BESIDE = {"shoal.selector.filters"}
 # Who may ask for the time of day: what people and Go's tools read are dates.
-DATED = {"shoal.server._connection", "shoal.server._debug"}
+DATED = {"shoal.server._debug", "shoal.server.rpc"}
 # Threads beside the event loop: its clock stands still when they need one.
 BESIDE_THE_LOOP = {
     "shoal.service._health_port",

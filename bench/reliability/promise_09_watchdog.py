@@ -83,7 +83,8 @@ async def _blocked(report: Report, seconds: float, flags: tuple[str, ...]) -> No
     report.check(f"until liveness said so, limit {DEAD:g} s", dead, DEAD + 1, "s", machine=True)
     report.check("at the earliest", dead, DEAD - 0.1, "s", at_most=False)
     report.check("until ready again", ready, 1, "s", machine=True)
-    report.check("log lines that name the line that blocks", _named(log), 1, "", at_most=False)
+    if not report.check("log lines that name what blocks", _named(log), 1, "", at_most=False):
+        print(re.sub(r"(?m)^", "    ", log), flush=True)
     report.check("of them for one blockage", _named(log), 1, "")
     told = re.search(r"was blocked for ([0-9.]+) s", log)
     off = abs(float(told[1]) - seconds) if told else 60.0
