@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Set
 from typing import Any
 
 from bench.reliability import _caller, is_off
@@ -45,7 +45,7 @@ def believe_the_registry() -> None:
         entry.nodes.replace([])
         entry.nodes.replace([])  # the second answer that misses them counts
 
-    def leaving(self: Doubt, lost: Collection[str], *_: object, **__: object) -> Collection[str]:
+    def leaving(self: Doubt, lost: Set[str], *_: object, **__: object) -> Set[str]:
         return lost
 
     CachedSelector._failed = forget  # type: ignore[method-assign]  # what is switched off

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping, Set
 
 from shoal.selector import Load
 
@@ -37,29 +37,29 @@ class Doubt:
 
     def leaving(
         self,
-        lost: Collection[str],
+        lost: Set[str],
         loads: Mapping[str, Load],
         out: Container[str],
         *,
         known: bool,
-    ) -> Collection[str]:
+    ) -> Set[str]:
         """Return which of the nodes the registry does not tell of any more are to be forgotten.
 
         `known`: it tells of some in the same breath.
         """
         if not lost:
-            return ()
+            return lost
         if known or any(id not in lost and id not in self.ids for id in loads):
             if self._clock() < self._until:
-                return [id for id in lost if id not in self.ids]
+                return lost - self.ids
             return lost
         self._until = math.inf
-        gone = [
+        gone = {
             id
             for id in lost
             if id in out or loads[id].errors or (id in self.ids and self._unused(loads[id]))
-        ]
-        self.ids.update(id for id in lost if id not in gone)
+        }
+        self.ids |= lost - gone
         return gone
 
     def left(self, load: Load, version: str, alive: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence, Set
 from dataclasses import replace
 
 from shoal.errors import Unavailable
@@ -62,12 +62,12 @@ class Nodes:
     def update(self, record: Record) -> None:
         """Add nodes or replace what is known of them."""
         self._shape(record)
-        self._put([(node, record.version) for node in record.nodes], ())
+        self._put([(node, record.version) for node in record.nodes], set())
 
     def remove(self, record: Record) -> None:
         """Forget nodes of this version; one that moved to another version stays."""
         version = record.version
-        self._put((), [one.id for one in record.nodes if self._versions.get(one.id) == version])
+        self._put((), {one.id for one in record.nodes if self._versions.get(one.id) == version})
 
     def disprove(self, node: Node, error: Exception) -> bool:
         """Forget a node in doubt that could not be reached; True if it is gone."""
@@ -94,7 +94,7 @@ class Nodes:
             self._shapes[record.version] = replace(record, nodes=())
             self._forget_views()
 
-    def _put(self, found: Collection[tuple[Node, str]], lost: Collection[str]) -> None:
+    def _put(self, found: Collection[tuple[Node, str]], lost: Set[str]) -> None:
         self.doubt.vouched({node.id for node, _ in found})
         lost = self.doubt.leaving(lost, self.loads, self.health.out, known=bool(found))
         gone = [self._drop(id) for id in lost]
