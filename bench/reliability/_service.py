@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Unpack
 
 import shoal
 from shoal import context
@@ -149,10 +150,10 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def make(argv: list[str]) -> shoal.Service:
+def make(argv: list[str], **more: Unpack[Settings]) -> shoal.Service:
     """Return the service that the words `NAME [flags]` describe, without handlers."""
     name, *flags = argv
-    settings: Settings = {"address": "127.0.0.1:0", "log_level": "warn"}
+    settings: Settings = {"address": "127.0.0.1:0", "log_level": "warn", **more}
     if DOMAIN in os.environ and not any(flag.startswith("--registry") for flag in flags):
         settings["registry"] = private_registry(os.environ[DOMAIN])
     service = shoal.Service(name, **settings)
