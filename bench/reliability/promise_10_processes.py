@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from bench.reliability import Report, is_off
 from bench.reliability._processes import Ended, Fleet, Process, until
 from bench.reliability._service import make
 from shoal import deadlines
-from shoal.client import Client
+from shoal.client import Client, EndOfStream
 from shoal.service import _workers
 from shoal.testing import leaks, serve
 
@@ -96,28 +97,27 @@ async def _crashes(report: Report, fleet: Fleet) -> None:
     """Kill a worker again and again under load."""
     parent = await _start(fleet, WORKERS)
     seen = _Seen()
+    pids = set(map(int, parent.ready["pids"]))
     async with fleet.connect() as client:
+
+        async def all_serve() -> bool:
+            return {await _pid(client) for _ in range(20)} == pids
+
         async with asyncio.TaskGroup() as group:
             group.create_task(seen.work(client))
-            for _ in range(3):
-                with suppress(shoal.Error):
-                    await client.call(shoal.Request("proof", "Hasher.Crash", None, object))
-                try:
-                    await parent.line(10.0)  # of the worker that takes its place
-                except Ended as error:
-                    print(f"    {str(error).splitlines()[0]}", flush=True)
-                    break
+            try:
+                for _ in range(3):
+                    await until(all_serve, "all workers serve", timeout=15.0)
+                    pids.discard(await _crash(client))
+                    pids.add((await parent.line(15.0))["pid"])  # of the one in its place
+                await until(all_serve, "all workers serve", timeout=15.0)
+            except Ended as error:
+                print(f"    {str(error).splitlines()[0]}", flush=True)
+                pids.clear()
             seen.over = True
-        pids: set[int] = set()
-
-        async def both() -> bool:
-            pids.update({await _pid(client) for _ in range(20)})
-            return len(pids) == WORKERS
-
-        with suppress(Ended):
-            await until(both, "both workers serve", timeout=15.0)
     report.check("workers that serve after three crashes", len(pids), WORKERS, "", at_most=False)
-    report.check("failed calls at three crashes", len(seen.errors), 6, "")
+    _tell(seen.errors)
+    report.check("failed calls at three crashes", len(seen.errors), 3, "")
     os.kill(parent.pid, signal.SIGTERM)
     report.check("exit code of their parent", await _end(parent), 0, "")
     report.check("processes left", await _left(pids), 0, "")
@@ -137,8 +137,7 @@ async def _drain(report: Report, fleet: Fleet, seconds: float) -> None:
         await asyncio.sleep(seconds / 4)
         seen.over = True
     report.check("exit code after one SIGTERM", code, 0, "")
-    for text, count in Counter(seen.errors).most_common(3):
-        print(f"    {count} x {text}", flush=True)
+    _tell(seen.errors)
     report.check(f"failed of {seen.done:,} calls meanwhile", len(seen.errors), 0, "")
 
 
@@ -166,7 +165,19 @@ async def _end(process: Process) -> int:
 
 
 async def _pid(client: Client) -> int:
-    return await client.call(shoal.Request("proof", "Hasher.Pid", None, int))
+    # At random: by their latencies one would get all of a few calls.
+    request = shoal.Request("proof", "Hasher.Pid", None, int)
+    return await client.call(request, strategy=lambda _, loads: random.choice(loads))
+
+
+async def _crash(client: Client) -> int:
+    """Let one worker end at once, and return which."""
+    crashing = shoal.Request("proof", "Hasher.Crash", None, int)
+    async with client.stream(crashing) as stream:
+        pid = await stream.recv()
+        with suppress(shoal.Error, EndOfStream):
+            await stream.recv()
+    return pid
 
 
 async def _left(pids: set[int], seconds: float = 1.0) -> int:
@@ -183,6 +194,11 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
+
+
+def _tell(errors: Sequence[str]) -> None:
+    for text, count in Counter(errors).most_common(3):
+        print(f"    {count} x {text}", flush=True)
 
 
 class _Seen:
@@ -281,8 +297,10 @@ class Hasher:
         """Tell who answers."""
         return os.getpid()
 
-    async def crash(self) -> None:
-        """End this process at once."""
+    async def crash(self) -> AsyncIterator[int]:
+        """Tell who this is, and end this process at once."""
+        yield os.getpid()
+        await asyncio.sleep(0.05)
         os._exit(70)
 
 
