@@ -14,9 +14,7 @@ class Budget:
     many there were so far: only who repeats one has to know, so a call that is not costs nothing.
     """
 
-    def __init__(
-        self, calls: Callable[[], int], ratio: float = 0.1, reserve: float = 10.0
-    ) -> None:
+    def __init__(self, calls: Callable[[], int], ratio: float = 0.1, reserve: float = 10.0) -> None:
         self._calls = calls
         self._seen = calls()
         self._ratio = ratio

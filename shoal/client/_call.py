@@ -29,6 +29,7 @@ class Outgoing(Call):
     request: Request[Any] = None  # type: ignore[assignment]  # always given by `of`
     options: CallOptions = None  # type: ignore[assignment]  # always given by `of`
     when: float | None = None
+    started: float = 0.0
 
     @classmethod
     def of(cls, request: Request[Any], options: CallOptions) -> Outgoing:

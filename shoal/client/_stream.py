@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import Any, Generic
 
 from shoal import wire
-from shoal.client import EndOfStream, Reply, Stream
+from shoal.client import EndOfStream, Reply, Request, Stream
 from shoal.codec import Codec
-from shoal.errors import ConnectionClosed, Error
+from shoal.errors import ConnectionClosed, Error, Timeout
 from shoal.message import Header, Message
 from shoal.transport import Socket
 
@@ -41,6 +41,9 @@ class RpcStream(Stream[Reply], Generic[Reply]):
         self._sent_end = False
         self._heard = 0  # messages that came
         self._asking: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._late: Error | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "half closed" if self._sent_end else "open"
@@ -50,12 +53,31 @@ class RpcStream(Stream[Reply], Generic[Reply]):
         """Send the message that opens the stream; servers do not look at its body."""
         await self._put(b"")
 
+    def expire_at(self, when: float, started: float, request: Request[Any]) -> None:
+        """End the stream at a time of the loop: who sends or receives then gets Timeout."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(when, self._expire, when, started, request)
+
+    def _expire(self, when: float, started: float, request: Request[Any]) -> None:
+        self._timer = None
+        if self._ended is None:
+            loop = asyncio.get_running_loop()
+            self._late = self._ended = late(request, when - started, loop.time() - started)
+            self._ending = loop.create_task(self._socket.close())
+
     async def send(self, item: object) -> None:
+        if self._late is not None:
+            raise self._late
         if self._ended is not None:
             raise ConnectionClosed("the stream has ended: the peer takes no more items")
         if self._sent_end:
             raise ConnectionClosed("close_send was called on this stream: it takes no more items")
-        await self._put(self._codec.encode(item))
+        try:
+            await self._put(self._codec.encode(item))
+        except ConnectionClosed:
+            if self._late is not None:
+                raise self._late from None
+            raise
 
     async def _put(self, body: bytes) -> None:
         shared = self._shared
@@ -75,6 +97,8 @@ class RpcStream(Stream[Reply], Generic[Reply]):
             reply: Reply = self._codec.decode(body, self._reply)
             return reply
         except (Error, EndOfStream) as error:
+            if self._late is not None:
+                raise self._late from None
             self._ended = error
             raise
 
@@ -126,9 +150,20 @@ class RpcStream(Stream[Reply], Generic[Reply]):
             yield reply
 
     async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         try:
             if self._asking is not None:
                 self._asking.cancel()
                 await asyncio.gather(self._asking, return_exceptions=True)
         finally:
-            await self._socket.close()
+            await (self._ending or self._socket.close())
+
+
+def late(request: Request[Any], limit: float, elapsed: float) -> Timeout:
+    """Return the error for a stream whose time, in seconds, is over."""
+    return Timeout(
+        f"the stream {request.service} {request.endpoint} was not over by its deadline of"
+        f" {limit:.3g} s, after {elapsed:.3f} s",
+        id=wire.CLIENT,
+    )

@@ -31,7 +31,7 @@ from shoal.client._pool import Pool
 from shoal.client._publish import publish
 from shoal.client._repeats import Repeats, backoff
 from shoal.client._settings import ClientSettings
-from shoal.client._stream import RpcStream
+from shoal.client._stream import RpcStream, late
 from shoal.codec import Codec
 from shoal.deadlines import TICK, Deadlines, Limit
 from shoal.errors import (
@@ -315,23 +315,22 @@ class RpcClient(Client):
         opening = Outgoing.of(request, options)
         opening.stream = True
         opening.when = when
+        opening.started = started
         try:
             with nullcontext() if when is None else deadlines.until(when):
                 stream: Stream[Reply] = await (self._open or self._run_open)(opening)
-                try:
-                    yield stream
-                    with suppress(ConnectionClosed):  # the peer was faster
-                        await stream.close_send()
-                finally:
-                    await stream.close()
         except TimeoutError:
             if when is None or loop.time() < when:
-                raise  # the block's own
-            raise Timeout(
-                f"the stream {request.service} {request.endpoint} was not over by its deadline of"
-                f" {when - started:.3g} s, after {loop.time() - started:.3f} s",
-                id=wire.CLIENT,
-            ) from None
+                raise  # the middleware's own
+            raise late(request, when - started, loop.time() - started) from None
+        # From here on the stream itself ends in time. Its user may be a generator, which must not
+        # cancel whatever its caller does between two items.
+        try:
+            yield stream
+            with suppress(ConnectionClosed):  # the peer was faster
+                await stream.close_send()
+        finally:
+            await stream.close()
 
     async def _run_open(self, call: Call) -> Any:
         assert isinstance(call, Outgoing)
@@ -376,6 +375,8 @@ class RpcClient(Client):
         except BaseException:
             await socket.close()
             raise
+        if call.when is not None:
+            stream.expire_at(call.when, call.started, request)
         return stream
 
     # Events
