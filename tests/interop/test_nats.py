@@ -98,7 +98,8 @@ async def test_we_find_go(go: Peer, nats: str, fact: Facts) -> None:
     name, registry = unique("go"), NatsRegistry(nats)
     async with aclosing(registry.watch(name)) as watch:  # type: ignore[type-var]  # a generator
         first = asyncio.ensure_future(_next(watch))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0)
+        await registry.get(name)  # the watch has begun
         async with theirs(name, nats, go) as server:
             with fact("nats: a service is found by its name", PYTHON_TO_GO):
                 (record,) = await until(lambda: registry.get(name), bool)
@@ -285,3 +286,48 @@ async def test_events_streams(go: Peer, nats: str, streams: JetStreamBroker, fac
 def said(body: bytes) -> Any:
     """Return what a body says."""
     return json.loads(body)
+
+
+# The older generation of the registry's subjects
+
+
+@pytest.mark.parametrize("version", ["v2"], indirect=True)
+async def test_older_go_finds_us(go: Peer, nats: str, fact: Facts) -> None:
+    name = unique("py")
+    async with go.watch(name, registry=nats) as watch:
+        async with shoal.Service(name, version="1.2.3", address="127.0.0.1:0", registry=nats) as us:
+            with fact("nats: a service is found by its name", GO_TO_PYTHON):
+                found = await until(lambda: go.get(name, registry=nats), bool)
+                assert node(found)["address"] == us.server.address
+                assert found[0]["version"] == "1.2.3"
+            with fact("nats: services are listed", GO_TO_PYTHON):
+                assert name in {one["name"] for one in await go.services(registry=nats)}
+            with fact("nats: a watch sees a service come", GO_TO_PYTHON):
+                change = await watch.event("change")
+                assert (change["action"], change["service"]["name"]) == ("create", name)
+        with fact("nats: a watch sees a service go", GO_TO_PYTHON):
+            while (change := await watch.event("change"))["action"] != "delete":
+                pass
+
+
+@pytest.mark.parametrize("version", ["v2"], indirect=True)
+async def test_we_find_older_go(go: Peer, nats: str, fact: Facts) -> None:
+    name, registry = unique("go"), NatsRegistry(nats)
+    async with aclosing(registry.watch(name)) as watch:  # type: ignore[type-var]  # a generator
+        first = asyncio.ensure_future(_next(watch))
+        await asyncio.sleep(0)
+        await registry.get(name)  # the watch has begun
+        async with go.serve(name, version="1.2.3", registry=nats) as server:
+            with fact("nats: a service is found by its name", PYTHON_TO_GO):
+                (record,) = await until(lambda: registry.get(name), bool)
+                assert [one.id for one in record.nodes] == [server.id]
+                assert record.nodes[0].address == server.address
+            with fact("nats: services are listed", PYTHON_TO_GO):
+                assert name in await registry.services()
+            with fact("nats: a watch sees a service come", PYTHON_TO_GO):
+                change = await first
+                assert (change.action, change.record.name) == ("create", name)
+        with fact("nats: a watch sees a service go", PYTHON_TO_GO):
+            while (change := await _next(watch)).action != "delete":
+                pass
+    await registry.close()

@@ -21,7 +21,7 @@ from tests.servers import need as need_server
 from tests.servers.rabbitmq import RabbitServer
 
 from .conftest import Facts
-from .greeter import HelloRequest, unique
+from .greeter import FailRequest, Greeter, HelloReply, HelloRequest, unique
 from .matrix import GO_TO_PYTHON, PYTHON_TO_GO
 from .peers import Peer, PeerFailed
 from .test_events import heard as until_heard
@@ -141,3 +141,42 @@ async def test_services_of_both(go: Peer, rabbitmq: str, caller: Client, fact: F
             assert await until_heard(caller, topic, {"name": "served"}, server) == {
                 "name": "served"
             }
+
+
+# The transport, which only Go Micro's older plugins have
+
+
+@pytest.mark.parametrize("version", ["v2"], indirect=True)
+async def test_go_calls_us_over_the_transport(go: Peer, rabbitmq: str, fact: Facts) -> None:
+    name = unique("py")
+    service = shoal.Service(name, address=":0", registry="memory", transport=rabbitmq)
+    service.handle(Greeter())
+    async with service:
+        options: dict[str, Any] = {"address": service.server.address, "transport": rabbitmq}
+        with fact("rabbitmq: calls over the transport", GO_TO_PYTHON):
+            answers = await go.calls(name, "Greeter.Hello", {"name": "J"}, times=3, **options)
+            assert [answer["reply"]["greeting"] for answer in answers] == ["Hello J"] * 3
+        with fact("rabbitmq: errors over the transport", GO_TO_PYTHON):
+            answer = await go.call(
+                name, "Greeter.Fail", {"id": "some.id", "code": 409, "detail": "no"}, **options
+            )
+            assert answer["error"]["detail"] == "no"
+            assert answer["error"]["code"] == 409
+
+
+@pytest.mark.parametrize("version", ["v2"], indirect=True)
+async def test_we_call_go_over_the_transport(go: Peer, rabbitmq: str, fact: Facts) -> None:
+    name = unique("go")
+    async with (
+        go.serve(name, address=":0", registry="none", broker="none", transport=rabbitmq) as server,
+        shoal.connect(registry="memory", transport=rabbitmq) as client,
+    ):
+        with fact("rabbitmq: calls over the transport", PYTHON_TO_GO):
+            request = shoal.Request(name, "Greeter.Hello", HelloRequest("J"), HelloReply)
+            for _ in range(3):
+                assert (await client.call(request, address=server.address)).greeting == "Hello J"
+        with fact("rabbitmq: errors over the transport", PYTHON_TO_GO):
+            failing = shoal.Request(name, "Greeter.Fail", FailRequest("some.id", 409, "no"), dict)
+            with pytest.raises(shoal.Conflict) as caught:
+                await client.call(failing, address=server.address)
+            assert (caught.value.id, caught.value.detail) == ("some.id", "no")

@@ -9,6 +9,8 @@ import (
 	"github.com/micro/go-micro/v2/registry"
 	"github.com/micro/go-micro/v2/registry/mdns"
 	"github.com/micro/go-micro/v2/registry/memory"
+	"github.com/micro/go-micro/v2/transport"
+	httptransport "github.com/micro/go-micro/v2/transport/http"
 
 	"shoal.test/peer"
 )
@@ -17,6 +19,7 @@ import (
 var (
 	registries = map[string]func(addresses ...string) registry.Registry{}
 	brokers    = map[string]func(addresses ...string) broker.Broker{}
+	transports = map[string]func(addresses ...string) transport.Transport{}
 )
 
 // newRegistry returns the registry of a flag: a name of registries, mdns, or none.
@@ -41,4 +44,13 @@ func newBroker(o peer.Options, r registry.Registry) broker.Broker {
 		return memorybroker.NewBroker()
 	}
 	return httpbroker.NewBroker(broker.Registry(r), broker.Addrs(o.BrokerAddress))
+}
+
+// newTransport returns the transport of a flag: a name of transports, or http.
+func newTransport(flag string) transport.Transport {
+	name, address, _ := strings.Cut(flag, "://")
+	if make, ok := transports[name]; ok {
+		return make(strings.Split(address, ",")...)
+	}
+	return httptransport.NewTransport()
 }

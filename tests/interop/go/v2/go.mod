@@ -5,6 +5,8 @@ go 1.26
 require (
 	github.com/micro/go-micro/v2 v2.9.1
 	github.com/micro/go-plugins/broker/redis/v2 v2.9.1
+	github.com/micro/go-plugins/registry/nats/v2 v2.9.1
+	github.com/micro/go-plugins/transport/rabbitmq/v2 v2.9.1
 	shoal.test/peer v0.0.0
 )
 
@@ -45,6 +47,7 @@ require (
 	github.com/russross/blackfriday/v2 v2.0.1 // indirect
 	github.com/sergi/go-diff v1.1.0 // indirect
 	github.com/shurcooL/sanitized_anchor_name v1.0.0 // indirect
+	github.com/streadway/amqp v0.0.0-20200108173154-1c71cc93ed71 // indirect
 	github.com/xanzy/ssh-agent v0.2.1 // indirect
 	go.uber.org/atomic v1.5.0 // indirect
 	go.uber.org/multierr v1.3.0 // indirect

@@ -12,7 +12,7 @@ import (
 	"github.com/micro/go-micro/v2/registry"
 	"github.com/micro/go-micro/v2/server"
 	mucpserver "github.com/micro/go-micro/v2/server/mucp"
-	httptransport "github.com/micro/go-micro/v2/transport/http"
+	"github.com/micro/go-micro/v2/transport"
 
 	"shoal.test/peer"
 )
@@ -23,10 +23,11 @@ type Greeter struct{ peer.Greeter[server.Stream] }
 type Proto struct{ peer.Proto[server.Stream] }
 
 type engine struct {
-	options  peer.Options
-	registry registry.Registry
-	broker   broker.Broker
-	client   client.Client
+	options   peer.Options
+	registry  registry.Registry
+	broker    broker.Broker
+	transport transport.Transport
+	client    client.Client
 }
 
 func main() { peer.Main(&engine{}) }
@@ -35,8 +36,9 @@ func (e *engine) Init(o peer.Options) {
 	e.options = o
 	e.registry = newRegistry(o.Registry)
 	e.broker = newBroker(o, e.registry)
+	e.transport = newTransport(o.Transport)
 	e.client = mucpclient.NewClient(
-		client.Registry(e.registry), client.Broker(e.broker), client.Transport(httptransport.NewTransport()),
+		client.Registry(e.registry), client.Broker(e.broker), client.Transport(e.transport),
 	)
 }
 
@@ -44,7 +46,7 @@ func (e *engine) Serve() (string, string, func() error, error) {
 	o := e.options
 	options := []server.Option{
 		server.Name(o.Name), server.Version(o.Version), server.Address(o.Address), server.Metadata(o.Metadata),
-		server.Registry(e.registry), server.Broker(e.broker), server.Transport(httptransport.NewTransport()),
+		server.Registry(e.registry), server.Broker(e.broker), server.Transport(e.transport),
 	}
 	if o.ID != "" {
 		options = append(options, server.Id(o.ID))
