@@ -63,6 +63,7 @@ class Network:
         if isinstance(transport, str) or isinstance(registry, str) or isinstance(broker, str):
             raise TypeError("on a network with faults plugins are given as objects")
         return {
+            "id": str(number),  # one by chance would put nodes in another order in every run
             **settings,
             "transport": faults.transport(transport, place),
             "registry": faults.registry(registry, place),
