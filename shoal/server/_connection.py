@@ -130,7 +130,9 @@ class Connection:
         """
         server, task, shared = self._server, self._task, message.shared
         known = None if shared is None else server.known.get(id(shared))
-        if known is None or task is None or self._header is None or not server.at_ease():
+        if known is None or task is None or self._header is None or self._begun is not None:
+            return False
+        if not server.at_ease():
             return False
         _, method, codec, content_type = known
         incoming = Incoming(method, codec, message.header, message.body, content_type, "")

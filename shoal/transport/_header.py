@@ -66,7 +66,10 @@ def carried(header: Mapping[str, str]) -> dict[str, str]:
     Raises BadRequest for a name that HTTP cannot carry.
     """
     try:
-        return {canonical(name): clean(value) for name, value in header.items()}
+        return {
+            canonical(name): value if value.isalnum() else clean(value)
+            for name, value in header.items()
+        }
     except ValueError as error:
         raise _bad(error) from None
 

@@ -6,8 +6,8 @@ import asyncio
 import itertools
 from collections.abc import Callable, Mapping
 
-from shoal.errors import ConnectionClosed, Unavailable
-from shoal.message import Message
+from shoal.errors import BadRequest, ConnectionClosed, Unavailable
+from shoal.message import Header, Message
 from shoal.transport import NO_METADATA, Accept, Listener, Socket, Transport
 from shoal.transport._accepted import AcceptedSockets
 from shoal.transport._address import candidates, join, one
@@ -68,24 +68,32 @@ class MemorySocket(Socket):
         self.local, self.remote = local, remote
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(self._loop)
-        self._coming = 0  # messages sent to this end that were not received yet
+        self._coming = 0  # messages on their way to this end
         self._room = asyncio.Event()  # whether the other end may send
         self._room.set()
         self._on_lost: Callable[[], object] | None = None
         self._closed = False
+        self._shared = self._known = Header()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        return f"<MemorySocket {self.local} to {self.remote} {state}, {self._coming} unread>"
+        return f"<MemorySocket {self.local} to {self.remote} {state}, {self._unread()} unread>"
+
+    def try_send(self, message: Message) -> bool:
+        if self._closed or self.peer._unread() >= UNREAD:
+            return False
+        try:
+            self._hand_over(self._carried(message))
+        except BadRequest:
+            return False
+        return True
 
     async def send(self, message: Message) -> None:
         peer = self.peer
-        received = Message(carried(message.headers()), message.body)
+        received = self._carried(message)
         while not self._closed:
-            if peer._coming < UNREAD:
-                peer._coming += 1
-                # The receiving task must not be resumed inside this one.
-                self._loop.call_soon(peer._inbox.put, received)
+            if peer._unread() < UNREAD:
+                self._hand_over(received)
                 return
             peer._room.clear()
             await peer._room.wait()
@@ -93,9 +101,53 @@ class MemorySocket(Socket):
         error.unsent = True
         raise error
 
+    def _carried(self, message: Message) -> Message:
+        """Return a message as the other end receives it."""
+        shared = message.shared
+        if shared is None or not shared.keys().isdisjoint(message.header):
+            return Message(carried(message.headers()), message.body)
+        if shared is not self._shared:  # most messages of a socket share the same
+            self._shared, self._known = shared, Header(carried(shared))
+        header = {**self._known, **carried(message.header)}
+        return Message(header, message.body, self._known)
+
+    def _hand_over(self, message: Message) -> None:
+        """Let the peer have a message, at once if no other task has to be resumed for that."""
+        peer, inbox = self.peer, self.peer._inbox
+        if peer._coming == 0 and self._done_at_once(inbox, message):
+            return
+        # The receiving task must not be resumed inside this one.
+        peer._coming += 1
+        self._loop.call_soon(peer._arrived, message)
+
+    def _done_at_once(self, inbox: Inbox, message: Message) -> bool:
+        if not inbox.waiting:
+            inbox.add(message)
+            return True
+        if inbox.take is None:
+            return False
+        task = asyncio.current_task(self._loop)
+        if task is None:
+            return inbox.offer(message)
+        asyncio.tasks._leave_task(self._loop, task)
+        try:
+            return inbox.offer(message)
+        finally:
+            asyncio.tasks._enter_task(self._loop, task)
+
+    def _arrived(self, message: Message) -> None:
+        self._coming -= 1
+        self._inbox.add(message)
+        self._room.set()
+
+    def _unread(self) -> int:
+        return self._coming + len(self._inbox.messages)
+
+    def on_message(self, take: Callable[[Message], bool]) -> None:
+        self._inbox.take = take
+
     async def recv(self) -> Message:
         message = await self._inbox
-        self._coming -= 1
         self._room.set()
         return message
 
