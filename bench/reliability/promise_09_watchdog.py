@@ -96,7 +96,7 @@ def _named(log: str) -> int:
     source = Path(program.__file__).read_text(encoding="utf-8").splitlines()
     number = next(at for at, line in enumerate(source, 1) if "time.sleep(job.seconds)" in line)
     where = re.escape(f"_service.py:{number} in work")
-    return len(re.findall(rf"has been blocked for [0-9.]+ s by \S*{where}", log))
+    return len(re.findall(rf"was blocked for [0-9.]+ s by \S*{where}", log))
 
 
 async def _is(probe: str, path: str, status: int) -> bool:

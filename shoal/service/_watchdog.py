@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import site
 import sys
@@ -10,6 +11,7 @@ import sysconfig
 import threading
 import time
 import traceback
+from collections import Counter
 from types import FrameType
 
 logger = logging.getLogger(__name__)
@@ -21,8 +23,9 @@ class Watchdog:
     """Asks an event loop four times per `limit` seconds whether it still turns.
 
     A loop that has not answered for `limit` seconds is blocked: the line that blocks it is logged
-    once, and how long that lasted when it is over. Its time is the thread's own: the loop's clock
-    stands still while the loop does. It starts in the loop it watches.
+    once, and when it is over how long that lasted and where the loop was seen most often. Its
+    time is the thread's own: the loop's clock stands still while the loop does. It starts in the
+    loop it watches.
     """
 
     def __init__(self, limit: float) -> None:
@@ -34,6 +37,7 @@ class Watchdog:
         self._watched = 0
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
+        self._lines: Counter[str] = Counter()  # where the loop was seen during this blockage
         self._asked = 0.0
         self._answered = True
 
@@ -83,8 +87,8 @@ class Watchdog:
                     reported = False
                 if not self._ask(now):
                     return
-            elif not reported and now - self._asked >= self.limit:
-                reported = self._report(now - self._asked)
+            elif now - self._asked >= self.limit:
+                reported = self._sample(now - self._asked, reported) or reported
 
     def _ask(self, now: float) -> bool:
         assert self._loop is not None
@@ -99,12 +103,17 @@ class Watchdog:
     def _answer(self) -> None:
         self._answered = True
 
-    def _report(self, seconds: float) -> bool:
+    def _sample(self, seconds: float, reported: bool) -> bool:
+        """See where the loop is, and report it unless that was done; True if it was seen."""
         frame = sys._current_frames().get(self._watched)
         if frame is None or self._answered:
             return False
+        if len(self._lines) < FRAMES:  # more tell no more
+            self._lines[culprit(frame)] += 1
+        self.where = self._lines.most_common(1)[0][0]
+        if reported:
+            return True
         self.blockages += 1
-        self.where = culprit(frame)
         stack = "".join(traceback.format_stack(frame)[-FRAMES:])
         logger.warning(
             "the event loop has been blocked for %.2f s by %s\n%s", seconds, self.where, stack
@@ -113,6 +122,7 @@ class Watchdog:
 
     def _over(self, seconds: float) -> None:
         logger.warning("the event loop was blocked for %.2f s by %s", seconds, self.where)
+        self._lines.clear()
 
     def _stalled(self, seconds: float, used: float) -> None:
         frame = sys._current_frames().get(self._watched)
@@ -139,6 +149,7 @@ def _of_a_library(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(("<frozen", *_libraries()))
 
 
+@functools.cache
 def _libraries() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     shoal = __file__.rpartition("service")[0]
