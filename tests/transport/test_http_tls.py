@@ -22,6 +22,7 @@ from shoal.testing.conformance.transport import TransportConformance
 from shoal.tls import LiveContext, Tls, TlsError
 from shoal.transport import Transport
 from shoal.transport.http import HttpTransport
+from shoal.transport.tcp import TcpTransport
 from tests.test_tls import Authority
 from tests.transport.wire import PATIENCE, raw, response, serving, until
 
@@ -54,7 +55,25 @@ class TestHttpTransportWithTls(TransportConformance):
         )
 
     def make(self) -> Transport:
+        return HttpTransport(tls=self._tls, native=False)
+
+
+class TestHttpTransportNativeWithTls(TestHttpTransportWithTls):
+    def make(self) -> Transport:
         return HttpTransport(tls=self._tls)
+
+
+class TestTcpTransportWithTls(TestHttpTransportWithTls):
+    def make(self) -> Transport:
+        return TcpTransport(tls=self._tls)
+
+
+class TestTcpTransportWithTlsOverUnixSockets(TestTcpTransportWithTls):
+    ports = False
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> None:
+        type(self).address = f"unix://{tmp_path}/listener.sock"
 
 
 async def exchange(client: Tls | None, address: tuple[str, int]) -> bytes:
