@@ -1,8 +1,15 @@
-"""Which tests are collected."""
+"""Which tests are collected, and what all of them have to keep."""
 
 import contextlib
+import inspect
 import os
 import signal
+
+import pytest
+
+from shoal.testing.pytest_plugin import no_leaks
+
+__all__ = ["no_leaks"]
 
 # Started in the background, a process ignores interrupts, and so would the programs under test.
 with contextlib.suppress(ValueError):  # not the main thread
@@ -17,3 +24,11 @@ _OF_SERVERS = [  # what needs a server for every test it has
     "service/test_nats.py",
 ]
 collect_ignore_glob = _OF_SERVERS if os.environ.get("SHOAL_SERVERS") == "no" else []
+
+
+@pytest.fixture(autouse=True)
+def owned(request: pytest.FixtureRequest) -> None:
+    """Every task, socket and thread has an owner that ends it."""
+    function = getattr(request.node, "function", None)
+    if inspect.iscoroutinefunction(function):
+        request.getfixturevalue("no_leaks")  # set up before all others, torn down after them
