@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import site
 import sys
-import sysconfig
 import threading
 import time
 import traceback
@@ -151,6 +149,9 @@ def _of_a_library(frame: FrameType) -> bool:
 
 @functools.cache
 def _libraries() -> tuple[str, ...]:
+    import site  # late: most services never block
+    import sysconfig
+
     paths = sysconfig.get_paths()
     shoal = __file__.rpartition("service")[0]
     return (paths["stdlib"], paths["platstdlib"], *site.getsitepackages(), shoal)
