@@ -68,7 +68,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     known = [*peers.PYTHON, *peers.GO]
 
     def names(text: str) -> list[str]:
-        chosen = text.split(",")
+        chosen = [
+            name.replace("_", "-") if name.startswith("shoal") else name for name in text.split(",")
+        ]
         unknown = sorted(set(chosen) - set(known))
         if unknown:
             raise argparse.ArgumentTypeError(
@@ -101,7 +103,7 @@ def prepare(only: Sequence[str]) -> tuple[dict[str, Command], dict[str, str], di
             else:
                 needed = (*peers.COMMON, *peers.PYTHON[name])
                 versions |= {package: metadata.version(package) for package in needed}
-                commands[name] = (sys.executable, "-m", f"bench.peers.{name}")
+                commands[name] = (sys.executable, "-m", f"bench.peers.{name.replace('-', '_')}")
         except _go.Unavailable as error:
             skipped[name] = str(error)
         except metadata.PackageNotFoundError as error:

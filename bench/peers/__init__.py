@@ -2,8 +2,8 @@
 
 PYTHON: dict[str, tuple[str, ...]] = {
     "grpc_aio": ("grpcio",),
-    "shoal_http": ("shoal",),
-    "shoal_native": ("shoal",),
+    "shoal-http": ("shoal",),
+    "shoal-native": ("shoal",),
     "aiohttp_both": ("aiohttp",),
     "grpclib": ("grpclib",),
     "fastapi_httpx": ("fastapi", "uvicorn", "httptools", "httpx"),
@@ -12,7 +12,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "probe_mux": (),
     "probe_http": ("httptools",),
 }
-"""Modules of this package, each with the distributions it needs beside `COMMON`."""
+"""Modules of this package (with `_` for `-`), and the distributions each needs beside `COMMON`."""
 
 COMMON = ("msgspec", "uvloop")
 """What the loops of `bench.load` need."""

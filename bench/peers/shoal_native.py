@@ -1,4 +1,4 @@
-"""shoal_native: Shoal's service and stub over its own protocol, as two Shoal peers find it."""
+"""shoal_native: Shoal's service and stub as two Shoal peers that found each other: its protocol."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ from contextlib import asynccontextmanager
 
 import shoal
 from bench import load
-from bench.peers.shoal_http import Greeter
-
-
-@asynccontextmanager
-async def serve() -> AsyncIterator[int]:
-    """Serves until left."""
-    service = shoal.Service("greeter", registry="memory", transport="tcp", address="127.0.0.1:0")
-    service.handle(Greeter())
-    async with service:
-        yield int(service.server.address.rpartition(":")[2])
+from bench.peers.shoal_http import Greeter, serve
+from shoal.registry import Node, Record
+from shoal.registry.memory import MemoryRegistry
 
 
 @asynccontextmanager
 async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
-    """One client, with one connection."""
-    registry = f"static://greeter=127.0.0.1:{port}"
-    async with shoal.connect(registry=registry, transport="tcp") as client:
+    """One client; it has read what the service's node says of itself."""
+    registry = MemoryRegistry()
+    metadata = {"protocol": "mucp", "shoal-native": "1"}
+    node = Node("greeter-1", f"127.0.0.1:{port}", metadata)
+    await registry.register(Record("greeter", nodes=(node,)))
+    async with shoal.connect(registry=registry) as client:
         greeter = shoal.stub(Greeter, "greeter", client)
 
         async def call() -> str:
