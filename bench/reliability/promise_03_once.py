@@ -90,9 +90,9 @@ async def broken_calls(worker: Worker, client: Client, count: int) -> list[int]:
 
 async def resets_repaired(worker: Worker, count: int) -> int:
     """Return how many calls failed whose first connection was reset, and may be repeated."""
-    await asyncio.gather(
-        *(worker.repeatable(Job(key=f"none-fill{number}")) for number in range(count))
-    )
+    for first in range(0, count, AT_ONCE):
+        some = (Job(key=f"none-fill{number}") for number in range(first, first + AT_ONCE))
+        await asyncio.gather(*(worker.repeatable(job) for job in some))
     results: list[object] = []
     for number in range(count // 10):  # within the budget, which the calls before filled
         job = Job(0.01, key=f"once-{number}")
