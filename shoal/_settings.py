@@ -205,6 +205,7 @@ SETTINGS = (
     Setting("network", TEXT, "as proxy; service: go.micro.network"),
     Setting("network_address", TEXT, "host:port of the network's node"),
     Setting("server_concurrency", COUNT, "requests that may run at once; more are refused"),
+    Setting("server_connections", COUNT, "connections that may be open; more are turned away"),
     Setting("server_threads", COUNT, "threads for handlers that are no coroutines"),
     Setting("server_linger", DURATION, "time calls are still taken after deregistration"),
     Setting("server_grace", DURATION, "time running requests get at the end"),

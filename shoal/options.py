@@ -74,6 +74,7 @@ class Settings(TypedDict, total=False):
     network: str
     network_address: str
     server_concurrency: int
+    server_connections: int
     server_threads: int
     server_linger: float
     server_grace: float
@@ -128,6 +129,7 @@ class Options:
     network_address: str = ""
 
     server_concurrency: int = 10_000
+    server_connections: int = 10_000
     server_threads: int = 32
     server_linger: float = 0.5
     server_grace: float = 10.0

@@ -21,6 +21,8 @@ class ServerSettings:
     register_interval: float = 30.0
     concurrency: int = 10_000
     """Calls that may run at once; more are refused with TooManyRequests."""
+    connections: int = 10_000
+    """Sockets that may be open; who opens more is told so, and to try another node."""
     threads: int = 32
     """Threads for handlers that are no coroutines."""
     linger: float = 0.0

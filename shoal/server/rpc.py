@@ -31,6 +31,7 @@ from shoal.server import Server
 from shoal.server._admission import Admission
 from shoal.server._connection import Connection
 from shoal.server._debug import SPANS, Debug
+from shoal.server._door import Door
 from shoal.server._incoming import Incoming
 from shoal.server._settings import ServerSettings
 from shoal.server._state import numbers, readiness
@@ -96,6 +97,7 @@ class RpcServer(Server):
         self._subscriptions: list[Subscription] = []
         self._threads: ThreadPoolExecutor | None = None
         self._connections: set[Connection] = set()
+        self._door = Door()
         self._debug = Debug(self)
         self.add(self._debug)
 
@@ -226,6 +228,9 @@ class RpcServer(Server):
             await asyncio.sleep(QUIET)
 
     async def _accept(self, socket: Socket) -> None:
+        if len(self._connections) >= self.settings.connections:
+            await self._door.turn_away(self, socket)
+            return
         connection = Connection(self, socket)
         self._connections.add(connection)
         try:

@@ -110,6 +110,7 @@ def _server_settings(options: Options, beside: Sequence[object]) -> ServerSettin
         "register_ttl": options.register_ttl,
         "register_interval": options.register_interval,
         "concurrency": options.server_concurrency,
+        "connections": options.server_connections,
         "threads": options.server_threads,
         "linger": options.server_linger,
         "grace": options.server_grace,

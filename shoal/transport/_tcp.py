@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 ID = "shoal.transport"
 BACKLOG = 1024
+MOST = 20_000  # connections of a listener; servers let in fewer, and say why
 AT_ONCE = 64  # connections accepted before other work gets its turn
 PAUSE = 1.0  # seconds without accepting after the system had no room for another connection
 
@@ -160,6 +161,9 @@ class TcpListener(Listener):
             except OSError as error:
                 self._no_room(error)
                 return
+            if len(self._sockets) >= MOST:
+                socket.close()
+                continue
             socket.setblocking(False)
             self._arrived.add(socket)
             self._sockets.start(self._serve(socket, join(*peer[:2]) if peer else self.address))
