@@ -19,7 +19,7 @@ IN_FLIGHT = (1, 64)
 WAITING = 4  # events on their way for each publication in flight, when there is more than one
 WARM_UP = 0.5  # seconds
 LOST = 10.0  # seconds after which an event that was not handled is lost
-TEXT = "x" * 67
+TEXT = "x" * 69
 
 Publish = Callable[[int], Awaitable[None]]
 Take = Callable[[int], None]

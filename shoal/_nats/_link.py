@@ -338,7 +338,8 @@ class Link:
 
         reply = self.reply_to(on_message)
         try:
-            await self.publish(subject, payload, reply=reply, headers=headers, confirm=False)
+            outbox = await self.ready()
+            await outbox.publish(subject, payload, reply=reply, headers=headers, answer=answer)
             async with asyncio.timeout(self.settings.timeout):
                 message = await answer
         except TimeoutError:

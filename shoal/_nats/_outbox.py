@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import nats.errors
 
@@ -24,16 +25,17 @@ class _Job:
     reply: str
     headers: Mapping[str, str] | None
     confirm: bool
-    done: asyncio.Future[None] | None
+    done: asyncio.Future[Any] | None
+    asks: bool = False  # the answer ends it, not that it was sent
     written: bool = False
 
     def finish(self, error: Exception | None = None) -> None:
         if self.done is None or self.done.done():
             return
-        if error is None:
-            self.done.set_result(None)
-        else:
+        if error is not None:
             self.done.set_exception(error)
+        elif not self.asks:
+            self.done.set_result(None)
 
 
 class Outbox:
@@ -67,8 +69,12 @@ class Outbox:
         reply: str = "",
         headers: Mapping[str, str] | None = None,
         confirm: bool = True,
+        answer: asyncio.Future[Any] | None = None,
     ) -> None:
-        """Send a message once there is room; see Link.publish."""
+        """Send a message once there is room; see Link.publish.
+
+        With an `answer` this does not wait until it is sent; what goes wrong then fails the answer.
+        """
         if len(payload) > self.client.max_payload:
             error = TooLarge(
                 f"a message of {len(payload)} bytes is too large for this NATS server, which takes "
@@ -79,6 +85,9 @@ class Outbox:
         while self._size > WAITING and self._error is None:
             self._room.clear()
             await self._room.wait()
+        if answer is not None:
+            self._add(_Job(subject, payload, reply, headers, False, answer, asks=True))
+            return
         done = self._loop.create_future()
         self._add(_Job(subject, payload, reply, headers, confirm, done))
         await done

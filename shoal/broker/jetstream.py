@@ -76,6 +76,7 @@ class JetStreamBroker(Broker):
         self.api = JetStreamApi(self.link, self.streams)
         self._max_message = max_message
         self._known: set[str] = set()  # topics that have a stream
+        self._preparing = asyncio.Lock()
         self._session = ""  # with a number it is an event's id
         self._numbers = itertools.count(1)
         self._subscriptions: set[JetStreamSubscription] = set()
@@ -98,14 +99,13 @@ class JetStreamBroker(Broker):
             except Unavailable:
                 await self.link.close()
                 raise
-            self._session = uuid.uuid4().hex
         self.address = self.link.where or self.address
 
     async def disconnect(self) -> None:
         await asyncio.gather(*(one.unsubscribe() for one in list(self._subscriptions)))
         await self.link.close()
         self._known.clear()
-        self.address = ""
+        self.address = self._session = ""
 
     async def publish(self, topic: str, message: Message) -> None:
         check_topic(topic)
@@ -115,20 +115,28 @@ class JetStreamBroker(Broker):
                 f"the event is {len(message.body)} bytes, the limit is {self._max_message}", id=ID
             )
         payload = encode(topic, message, events=self.streams.events)
-        await self.connect()
         # With its id the server stores an event once, however often it is sent.
+        self._session = self._session or uuid.uuid4().hex
         headers = {"Nats-Msg-Id": f"{self._session}.{next(self._numbers)}"}
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                if topic not in self._known:
-                    await self.api.stream(topic)
-                    self._known.add(topic)
+                await self._prepare(topic)
                 read((await self.link.request(topic, payload, headers=headers)).data)
                 return
             except Unavailable as error:
                 self._known.discard(topic)  # the stream may have been deleted
-                if attempt == ATTEMPTS or isinstance(error, Refused):
+                if attempt == ATTEMPTS or isinstance(error, Refused) or not self.address:
                     raise
+
+    async def _prepare(self, topic: str) -> None:
+        """Be connected and know that a topic is kept; those who wait for that stay in order."""
+        if self.address and topic in self._known:
+            return
+        async with self._preparing:
+            await self.connect()
+            if topic not in self._known:
+                await self.api.stream(topic)
+                self._known.add(topic)
 
     async def subscribe(self, topic: str, deliver: Deliver, *, queue: str = "") -> Subscription:
         check_topic(topic, queue)
