@@ -76,10 +76,10 @@ class Connection(Frames):
         for number, body in self.frames(data):
             self.calls.pop(number).set_result(body)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Fails the callers that wait."""
         for future in self.calls.values():
-            future.set_exception(error or ConnectionResetError("the server closed"))
+            future.set_exception(exc or ConnectionResetError("the server closed"))
 
 
 @asynccontextmanager

@@ -87,9 +87,12 @@ def outcome(dialled: bool, pieces: Sequence[bytes]) -> Outcome:
         loop.run()
         assert not link._users
         assert link._unread_bytes == link._incomplete_bytes == 0
-        ends = [type(session._inbox._end) for session in sessions]
+        ends: list[type[Error] | None] = []
+        for session in sessions:
+            assert session._inbox._end is not None
+            ends.append(type(session._inbox._end))
         found = [list(session._inbox.messages) for session in sessions]
-        return found, [*ends], type(end) if end else None, bytes(wire.written)
+        return found, ends, type(end) if end else None, bytes(wire.written)
 
 
 def checked(dialled: bool, pieces: Sequence[bytes]) -> None:

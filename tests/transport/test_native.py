@@ -30,6 +30,7 @@ from shoal.transport._native_frames import (
     Limits,
     frame,
 )
+from shoal.transport._native_session import NativeSession
 from shoal.transport.http import HttpTransport
 from shoal.transport.tcp import TcpTransport
 from tests.transport.wire import PATIENCE, echo, raw, until
@@ -119,7 +120,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, int, int, int, byte
 async def closed(reader: asyncio.StreamReader) -> bool:
     """Whether nothing but the end comes."""
     try:
-        return await soon(reader.read()) == b""
+        return bool(await soon(reader.read()) == b"")
     except ConnectionError:
         return True
 
@@ -340,6 +341,7 @@ async def test_going_away_lets_sessions_finish_and_takes_no_new_ones() -> None:
     links: list[Any] = []
 
     async def slow(socket: Socket) -> None:
+        assert isinstance(socket, NativeSession)
         links.append(socket._link)
         message = await socket.recv()
         await release.wait()
