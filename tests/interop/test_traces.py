@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 
+import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -12,8 +14,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import shoal
 from shoal.telemetry._otel import OtelTelemetry
 
-from .conftest import need
+from .conftest import Facts, need
 from .greeter import unique
+from .matrix import GO_TO_PYTHON, PYTHON_TO_GO
 from .peers import Running
 
 
@@ -39,8 +42,15 @@ class Back:
         return Greeting(f"Hello {request.name}")
 
 
-async def test_one_trace_across_python_go_and_the_broker() -> None:
+@pytest.mark.parametrize("version", ["v5"], indirect=True)
+async def test_one_trace_across_python_go_and_the_broker(fact: Facts) -> None:
     program = need("traced")
+    what = "an OpenTelemetry trace goes on, in calls and events"
+    with fact(what, PYTHON_TO_GO), fact(what, GO_TO_PYTHON):
+        await _one_trace(program)
+
+
+async def _one_trace(program: Path) -> None:
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
