@@ -83,15 +83,19 @@ class HealthPort:
             self._thread = None
 
     def _accept(self, listener: socket.socket) -> None:
+        failing = False
         while self._listener is listener:
             try:
                 connection, _ = listener.accept()
             except OSError as error:
                 if self._listener is not listener:
                     return
-                logger.warning("health: cannot accept: %s", error)
+                if not failing:
+                    logger.warning("health: cannot accept: %s", error)
+                failing = True
                 threading.Event().wait(0.1)  # out of descriptors, perhaps: soon it may be better
                 continue
+            failing = False
             if not self._room.acquire(blocking=False):
                 connection.close()
                 continue

@@ -120,3 +120,31 @@ def test_ipv6() -> None:
     with port("[::1]:0") as health:
         assert health.address.startswith("[::1]:")
         assert status(ask(health, b"GET /ok HTTP/1.1\r\n\r\n")) == 200
+
+
+def test_running_out_of_descriptors_is_told_once_and_gets_over(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter(range(3))
+
+    class Listener:
+        """A listener without descriptors for three connections."""
+
+        def __init__(self, real: socket.socket) -> None:
+            self.real = real
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+        def accept(self) -> object:
+            if next(failures, None) is not None:
+                raise OSError(24, "Too many open files")
+            return self.real.accept()
+
+    real = socket.create_server
+    monkeypatch.setattr(
+        socket, "create_server", lambda *args, **more: Listener(real(*args, **more))
+    )
+    with port() as health:
+        assert status(ask(health, b"GET /ok HTTP/1.1\r\n\r\n")) == 200
+    assert caplog.text.count("cannot accept: [Errno 24]") == 1
