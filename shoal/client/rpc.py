@@ -389,7 +389,7 @@ class RpcClient(Client):
         await self._publish(call)
 
     async def _run_publish(self, call: Call) -> None:
-        await publish(self._broker, self._codecs, call, self._timeout)
+        await publish(self._broker, self._codecs, call, self._timeout, self._bound()[1])
 
     async def close(self) -> None:
         await self._pool.close()
