@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -43,6 +45,23 @@ class FakeClock:
     def block(self, seconds: float) -> None:
         """Let time pass in which the loop runs nothing, as code does that computes for so long."""
         self._now += seconds
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let time pass by itself in the block, as fast as things get done."""
+        moving = asyncio.get_running_loop().create_task(self._run())
+        try:
+            yield
+        finally:
+            moving.cancel()
+            await asyncio.gather(moving, return_exceptions=True)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await _settle()
+            if (due := _next_timer(loop)) is not None:
+                self._now = max(self._now, due)
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
