@@ -52,6 +52,9 @@ NUMBERS = {
     "selector_calls_in_flight": "calls under way to a service",
     "selector_nodes_doubtful": "nodes of a service that answer although the registry knows nobody",
     "selector_stale": "whether the registry cannot tell of a service, so its last nodes count",
+    "limit_refused": "calls a rate limit, bulkhead or breaker refused since the start",
+    "limit_running": "calls inside a bulkhead",
+    "limit_open": "endpoints a breaker does not call for now",
     "loop_blocked_seconds": "for how long the event loop has not turned",
     "loop_blockages": "times the event loop was blocked since the start",
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from shoal import context
 from shoal._circuit import Circuit, blames
 from shoal.errors import Error, TooManyRequests, Unavailable
+from shoal.health import Gauge
 from shoal.middleware import Call, Next
 
 MOST = 10_000  # keys that are told apart at a time
@@ -27,8 +28,17 @@ class _Limit:
     def __init__(self, endpoints: str | Sequence[str], side: Side, key: Key | None) -> None:
         self.endpoints = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
         self.side = side
+        self.refused = 0
         self._key = key or _endpoint
         self._meant: dict[str, bool] = {}
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield how many calls it refused; any thread may ask."""
+        yield Gauge("limit_refused", self.refused, self._labels())
+
+    def _labels(self) -> dict[str, str]:
+        kind = type(self).__name__
+        return {"limit": kind, "side": self.side, "endpoints": ",".join(self.endpoints)}
 
     def _is_meant(self, call: Call) -> bool:
         if call.side != self.side:
@@ -63,7 +73,6 @@ class RateLimit(_Limit):
             raise ValueError(f"a rate of {rate} would never let anything through")
         self.rate = rate
         self.burst = max(1.0, burst or rate)
-        self.refused = 0
         self._full: dict[str, float] = {}  # key -> loop time at which its bucket is full again
 
     def __repr__(self) -> str:
@@ -112,13 +121,17 @@ class Bulkhead(_Limit):
             raise ValueError(f"a bulkhead for {most} calls would never let anything through")
         self.most = most
         self.waiting = waiting
-        self.refused = 0
         self.running: dict[str, int] = {}
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
     def __repr__(self) -> str:
         running = sum(self.running.values())
         return f"Bulkhead({running} running, {self.most} may, {self.refused} refused)"
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield how many calls run inside, and how many it refused; any thread may ask."""
+        yield from super().gauges()
+        yield Gauge("limit_running", sum(list(self.running.values())), self._labels())
 
     async def __call__(self, call: Call, next: Next) -> Any:
         """Run a call, perhaps after others, or refuse it."""
@@ -220,12 +233,17 @@ class Breaker(_Limit):
         key: Key | None = None,
     ) -> None:
         super().__init__(endpoints, side, key)
-        self.refused = 0
         self.circuits: dict[str, Circuit] = {}
 
     def __repr__(self) -> str:
         is_open = sum(circuit.is_open for circuit in self.circuits.values())
         return f"Breaker({len(self.circuits)} watched, {is_open} open, {self.refused} refused)"
+
+    def gauges(self) -> Iterator[Gauge]:
+        """Yield how many circuits are open, and how many calls it refused; any thread may ask."""
+        yield from super().gauges()
+        is_open = sum(circuit.is_open for circuit in list(self.circuits.values()))
+        yield Gauge("limit_open", is_open, self._labels())
 
     async def __call__(self, call: Call, next: Next) -> Any:
         """Run a call, or fail it."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import shoal
 from shoal.health import NUMBERS, Gauge, Readiness, Reason, gauges, problems
+from shoal.limits import Breaker, Bulkhead, RateLimit
+from shoal.middleware import Middleware
 from shoal.testing import Network, serve
 
 
@@ -60,10 +62,12 @@ async def test_every_number_of_a_service_is_explained() -> None:
             return "Hello"
 
     async with Network() as network:
-        service = await network.serve(Greeter())
+        limits: list[Middleware] = [RateLimit(1000), Bulkhead(10), Breaker()]
+        service = await network.serve(Greeter(), middleware=limits)
         await service.client.call(shoal.Request("greeter", "Greeter.Hello", None, str))
         told = {gauge.name for gauge in gauges(service.server)}
     assert told <= set(NUMBERS)
+    assert {"limit_refused", "limit_running", "limit_open"} <= told
     assert {"client_retry_budget", "selector_nodes", "server_requests", "part_well"} <= told
 
 

@@ -104,13 +104,16 @@ class _State(Collector):
         self.numbers: Read | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        families: dict[str, GaugeMetricFamily] = {}
+        families: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
         for gauge in self.numbers() if self.numbers is not None else ():
-            family = families.get(gauge.name)
-            if family is None:
-                meaning = NUMBERS.get(gauge.name, gauge.name)
-                family = families[gauge.name] = GaugeMetricFamily(
-                    f"shoal_{gauge.name}", meaning, labels=list(gauge.labels)
-                )
-            family.add_metric(list(gauge.labels.values()), gauge.value)
-        yield from families.values()
+            found = families.setdefault(gauge.name, {})
+            # Two of a kind, rate limits of the same endpoints say, must not be told twice.
+            labels = tuple(gauge.labels.items())
+            found[labels] = found.get(labels, 0.0) + gauge.value
+        for name, found in families.items():
+            meaning = NUMBERS.get(name, name)
+            names = [label for label, _ in next(iter(found))]
+            family = GaugeMetricFamily(f"shoal_{name}", meaning, labels=names)
+            for labels, value in found.items():
+                family.add_metric([text for _, text in labels], value)
+            yield family

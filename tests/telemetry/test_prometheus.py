@@ -98,6 +98,8 @@ def test_numbers_of_one_name_are_one_family() -> None:
     page = telemetry.page().decode()
     assert page.count("# TYPE shoal_selector_nodes gauge") == 1
     assert 'shoal_selector_nodes{service="s2"} 2.0' in page
+    telemetry.read(lambda: [Gauge("limit_refused", 2, {"limit": "RateLimit"})] * 2)
+    assert 'shoal_limit_refused{limit="RateLimit"} 4.0' in telemetry.page().decode()
     telemetry.close()
     assert "shoal_selector_nodes" not in telemetry.page().decode()
 
