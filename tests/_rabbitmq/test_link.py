@@ -165,7 +165,7 @@ async def test_a_connection_that_was_cut_is_made_again(server: RabbitServer) -> 
             await gate.open()
             await until(lambda: link.error is None)
             await arrives(link, ear, b"second")
-        assert gate.connections == 0
+        await until(lambda: gate.connections == 0)
 
 
 async def test_without_a_connection_what_needs_one_waits_and_fails(server: RabbitServer) -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -119,6 +120,9 @@ class Server:
     def freeze(self) -> None:
         """Let it hang: connections stay, nothing is answered."""
         self._signal(signal.SIGSTOP)
+        end = time.monotonic() + 5
+        while self._process is not None and _runs(self._process.pid) and time.monotonic() < end:
+            time.sleep(0.001)  # it stops a little later
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -213,6 +217,20 @@ def free_ports(count: int) -> list[int]:
                 one.bind(("127.0.0.1", random.randrange(*_PORTS)))
                 sockets.append(one)
         return [one.getsockname()[1] for one in sockets]
+
+
+def _runs(pid: int) -> bool:
+    """Tell whether a thread of a process is not stopped yet, where the system tells that."""
+    states = [Path(f"/proc/{pid}/task/{one}/stat") for one in _listed(f"/proc/{pid}/task")]
+    with contextlib.suppress(OSError):
+        return any(one.read_text().rpartition(")")[2].split()[0] not in "TtZ" for one in states)
+    return False
+
+
+def _listed(folder: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(folder)
+    return []
 
 
 def bindable(port: int) -> bool:

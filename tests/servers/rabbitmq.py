@@ -39,8 +39,10 @@ class RabbitServer(Server):
         (self.folder / "rabbitmq.conf").write_text(config, encoding="utf-8")
         log = self.folder / "log"
         self._up = 1 + (self.log().count("startup complete") if log.exists() else 0)
-        # The port mapper goes with the node: left to itself it would stay for ever.
-        start = f'epmd -port {self.more_ports[1]} & exec "$0"'
+        # The port mapper goes with the node: one that the node starts would stay for ever.
+        mapper = f"epmd -port {self.more_ports[1]}"
+        there = f"{mapper} -names >/dev/null 2>&1"
+        start = f'{mapper} & until {there}; do sleep 0.1; done; exec "$0"'
         return ["sh", "-c", start, script(self.binary)]
 
     def environment(self) -> dict[str, str]:
