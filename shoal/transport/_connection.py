@@ -19,8 +19,11 @@ LINGER_MOST = 10.0
 _DISCARD = 4096
 
 
-class Connection(Accepted, asyncio.BufferedProtocol, Socket):
+class Connection(Accepted, asyncio.BufferedProtocol, asyncio.Protocol, Socket):
     """A connection that has been made; a subclass reads and writes the framing.
+
+    It is both kinds of protocol: asyncio takes it for a buffered one, and would allocate 256 KiB
+    for each read of the other kind; uvloop takes it for the other kind, which costs it less.
 
     It is `lost` from the moment one side wants it closed; the transport below may then still
     write what was sent, and read what nobody wants any more.
@@ -51,7 +54,10 @@ class Connection(Accepted, asyncio.BufferedProtocol, Socket):
     # For subclasses
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take so many bytes from the buffer, all of them before this returns.
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """Take the bytes, all of them before this returns.
 
         Calls `_received` with each message that is complete, and `shut` if it cannot be one; does
         nothing when lost.

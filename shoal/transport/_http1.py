@@ -60,20 +60,19 @@ class HttpSocket(Connection):
 
     # What the loop calls
 
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         if self._lost or self._deaf:
             return
-        data = self._buffer[:nbytes]
-        if nbytes <= LARGEST and not self._started and self._known(bytes(data)):
+        if len(data) <= LARGEST and not self._started and self._known(data):
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(400, self._wants_another())
         except httptools.HttpParserError as error:
-            self._broken(bytes(data[:4]), error)
+            self._broken(data[:4], error)
         if self._started and not self._lost and not self._deaf:
-            self._incomplete(nbytes)
+            self._incomplete(len(data))
 
     def _known(self, data: bytes) -> bool:
         """Take a message whose head is like one the parser has seen; False if it is not."""

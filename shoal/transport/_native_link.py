@@ -139,10 +139,10 @@ class NativeLink(Connection):
 
     # Reading
 
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         if self._lost:
             return
-        data = self._rest + self._buffer[:nbytes]
+        data = self._rest + data
         self._heard = True
         self._held = True
         try:
