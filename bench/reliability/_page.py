@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from textwrap import wrap
 from types import ModuleType
 from typing import Any
 
 from bench import _report
 from bench.reliability import Report, figure
+
+WIDTH = 100  # of a line of prose
 
 # What each promise is to the people who run services.
 PROMISES = {
@@ -53,6 +56,14 @@ PROMISES = {
     " plan of faults and a clock that only moves when told. The same seed gives the same run.",
 }
 
+ABOUT = (
+    "What Shoal promises when something fails, and what the last run measured. Every figure comes"
+    " from real processes that are killed, stopped, slowed or cut off; `make reliability` runs all"
+    " of it again and writes this page. A small version of every proof is part of `make test`."
+    " Each was also run with the mechanism behind it switched off, to see that the proof would"
+    " notice: what failed then stands below it."
+)
+
 
 def record(path: Path, module: ModuleType, report: Report, seconds: float) -> None:
     """Put one promise's results into the file, in place of those it had."""
@@ -94,11 +105,7 @@ def text(kept: dict[str, Any]) -> str:
     lines = [
         "# Reliability",
         "",
-        "What Shoal promises when something fails, and what the last run measured. Every figure",
-        "comes from real processes that are killed, stopped, slowed or cut off; `make reliability`",
-        "runs all of it again and writes this page. A small version of every proof is part of",
-        "`make test`. Each was also run with the mechanism behind it switched off, to see that the",
-        "proof would notice: what failed then stands below it.",
+        *wrap(ABOUT, WIDTH),
         "",
         f"Measured on: {about['cpu']}, {about['cores']} cores, {about['kernel']},"
         f" Python {about['python']}.",
@@ -123,7 +130,7 @@ def text(kept: dict[str, Any]) -> str:
 
 def _section(number: int, promise: dict[str, Any]) -> list[str]:
     done = promise["with"]
-    lines = ["", f"## {number}. {promise['title']}", "", PROMISES[number], ""]
+    lines = ["", f"## {number}. {promise['title']}", "", *wrap(PROMISES[number], WIDTH), ""]
     lines += ["| measured | value | limit | |", "|---|---|---|---|"]
     for check in done["checks"]:
         unit = f" {check['unit']}" if check["unit"] else ""
