@@ -73,6 +73,7 @@ soak: $(VENV)/developed
 	$(BIN)/python -m bench.soak --seconds $(SECONDS)
 
 reliability: $(VENV)/developed
+	@$(BIN)/python -m tests.servers
 	$(BIN)/python -m bench.reliability --json bench/reliability.json --page docs/reliability.md
 	$(BIN)/python -m bench.reliability --without --json bench/reliability.json --page docs/reliability.md
 
