@@ -35,9 +35,9 @@ COST = 256  # what a frame uses of a window beside its payload: the least a mess
 SHAPES = 1024  # numbers in use at a time in one direction
 SHAPES_SIZE = 1024 * 1024  # bytes of their definitions
 
-Shape = tuple[tuple[str, ...], Header, Header | None]
-"""The names of a message's own headers; the headers it shares with others; and these again if they
-alone decide what a message is for."""
+Shape = tuple[tuple[str, ...], dict[str, str], Header | None]
+"""The names of a message's own headers; all its headers, with the values it shares with others; and
+these shared headers, if they alone decide what a message is for."""
 
 # Headers of a message's own that decide nothing; those of users do not begin like Micro's.
 _PLAIN = frozenset(("Micro-Id", "X-Micro-Id", "Timeout"))
@@ -130,7 +130,7 @@ class ReceivedShapes:
     """The headers the peer has given numbers to."""
 
     def __init__(self) -> None:
-        self.known: list[Shape] = [((), Header(), None)]
+        self.known: list[Shape] = [((), {}, None)]
         self._size = 0
 
     def define(self, number: int, flags: int, count: int, payload: bytes) -> None:
@@ -156,7 +156,9 @@ class ReceivedShapes:
         plain = shared.keys().isdisjoint(names) and all(
             name in _PLAIN or not name.startswith(_SPECIAL) for name in names
         )
-        self.known.append((names, shared, shared if plain else None))
+        # A copy of the whole is cheaper than one that has to grow.
+        whole = {**shared, **dict.fromkeys(names, "")}
+        self.known.append((names, whole, shared if plain else None))
 
 
 @functools.lru_cache(1024)
@@ -177,8 +179,8 @@ def _lines(data: bytes) -> list[str]:
 
 def header_of(shape: Shape, values: bytes) -> dict[str, str]:
     """Return the header of a message. Raises Violation."""
-    names, shared, _ = shape
-    header = shared.copy()
+    names, whole, _ = shape
+    header = whole.copy()
     if names:
         try:
             found = values.decode().split("\n")
@@ -186,7 +188,7 @@ def header_of(shape: Shape, values: bytes) -> dict[str, str]:
             raise Violation("a header that is not UTF-8") from None
         if len(found) != len(names):
             raise Violation("a header with too many or too few values")
-        if len(names) == 2 and found[0].isprintable() and found[1].isprintable():
+        if len(found) == 2 and found[0].isprintable() and found[1].isprintable():
             header[names[0]], header[names[1]] = found
         else:
             for name, value in zip(names, found, strict=False):
