@@ -37,6 +37,7 @@ NUMBERS = {
     "server_requests_limit": "requests that may run at once",
     "server_requests_waiting": "requests that wait for their turn",
     "server_requests_refused": "requests refused for overload since the start",
+    "server_threads_busy": "functions that run in a thread, or wait for one",
     "server_overloaded": "whether requests have to wait for their turn",
     "server_lateness_seconds": "how late the event loop was when it was last measured",
     "server_requests": "requests that came since the start",

@@ -26,16 +26,20 @@ class Line:
 
     `room` tells how many may start now. Who would wait too long is refused on arrival: in a burst
     that is over half of his time limit, in a queue that lasts a moment, as nobody gains from
-    standing in it. `pace` is the seconds between two that start.
+    standing in it. `pace` is the seconds between two that start, `depth` how many run at a time
+    where it is them that the others wait for.
     """
 
-    def __init__(self, name: str, room: Callable[[], int], most: int, limits: Deadlines) -> None:
+    def __init__(
+        self, name: str, room: Callable[[], int], most: int, limits: Deadlines, depth: int = 1
+    ) -> None:
         self.waiting: deque[asyncio.Future[None]] = deque()
         self.pace = 0.0
         self.refused = 0
         self._name = name
         self._room = room
         self._most = most
+        self._depth = depth
         self._limits = limits
         self._loop = limits.loop
         self._armed: asyncio.Handle | None = None
@@ -54,8 +58,10 @@ class Line:
         now = self._loop.time()
         patience = PATIENCE if seconds is None else seconds / 2
         most = patience
-        if self._since is not None and now - self._since > STANDING:
-            most = min(most, max(SHORT, 4 * self.pace))
+        # What is a burst, and what a moment, depends on how long one of them takes.
+        burst = max(STANDING, 8 * self._depth * self.pace)
+        if self._since is not None and now - self._since > burst:
+            most = min(most, max(SHORT, (3 + self._depth) * self.pace))
         if len(self.waiting) * self.pace > most or len(self.waiting) >= self._most:
             raise self._refusal()
         turn = self._loop.create_future()

@@ -175,7 +175,9 @@ class Connection:
             return await self._event(message)
         try:
             incoming = self._incoming(message)
-            if not server.admission.at_once:
+            if not server.admission.at_once or (
+                not incoming.method.is_async and server.threads.full
+            ):
                 await self._turn(incoming)
             if server.running >= server.concurrency:
                 raise TooManyRequests(f"over {server.concurrency} calls are running here already")
@@ -191,7 +193,11 @@ class Connection:
             return reply
         if incoming.method.streams:
             return await self._streamed(incoming)
-        if message.shared is not None and wire.envelope(incoming.codec) is None:
+        if (
+            message.shared is not None
+            and incoming.method.is_async  # one for a thread may have to wait for it
+            and wire.envelope(incoming.codec) is None
+        ):
             server.know(message.shared, incoming)
         return await self._unary(incoming)
 
@@ -215,7 +221,11 @@ class Connection:
             return  # who asks how an overloaded server does shall be told
         header = incoming.header
         seconds = wire.timeout(header)
-        waited = await self._server.admission.enter(seconds)
+        server = self._server
+        waited = await server.admission.enter(seconds)
+        if not incoming.method.is_async and server.threads.full:
+            left = None if seconds is None else seconds - waited
+            waited += await server.threads.line.wait(left)
         if waited and seconds is not None:
             header["Timeout"] = wire.timeout_value(seconds - waited)
 

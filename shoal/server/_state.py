@@ -44,8 +44,10 @@ def numbers(server: RpcServer) -> Iterator[Gauge]:
         yield Gauge("server_requests_limit", server.concurrency)
     else:
         yield Gauge("server_requests_limit", int(min(server.concurrency, admission.limit)))
-        yield Gauge("server_requests_waiting", len(admission.line.waiting))
-        yield Gauge("server_requests_refused", admission.line.refused)
+        lines = (admission.line, server.threads.line)
+        yield Gauge("server_requests_waiting", sum(len(line.waiting) for line in lines))
+        yield Gauge("server_requests_refused", sum(line.refused for line in lines))
+        yield Gauge("server_threads_busy", server.threads.busy)
         yield Gauge("server_overloaded", float(admission.overloaded))
         yield Gauge("server_lateness_seconds", max(0.0, admission.lateness))
     yield Gauge("server_requests", server.requests)

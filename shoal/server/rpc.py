@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import functools
 import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +33,7 @@ from shoal.server._incoming import Incoming
 from shoal.server._settings import ServerSettings
 from shoal.server._state import numbers, readiness
 from shoal.server._subscriber import Subscriber
+from shoal.server._threads import Threads
 from shoal.transport import NO_METADATA, Listener, Socket, Transport
 
 logger = logging.getLogger(__name__)
@@ -95,7 +93,7 @@ class RpcServer(Server):
         self._registration: Registration | None = None
         self._discovery: Discovery | None = None
         self._subscriptions: list[Subscription] = []
-        self._threads: ThreadPoolExecutor | None = None
+        self.threads: Threads
         self._connections: set[Connection] = set()
         self._door = Door()
         self._debug = Debug(self)
@@ -138,7 +136,7 @@ class RpcServer(Server):
             self.name, self.concurrency, lambda: self.running - self.streams, self.deadlines
         )
         self.refusing = self.stopping = False
-        self._threads = ThreadPoolExecutor(self.settings.threads, f"shoal-{self.name}")
+        self.threads = Threads(self.name, self.settings.threads, self.concurrency, self.deadlines)
         try:
             self._debug._start()
             self._listener = await self._transport.listen(self.settings.address, self._accept)
@@ -185,15 +183,15 @@ class RpcServer(Server):
         self._subscriptions.clear()
         if self._listener is not None:
             self.admission.close()
+            self.threads.line.close()
         await self._finish()
         if self._listener is not None:
             await self._leave()
             await self._listener.close()
             self._listener = None
             self.deadlines.close()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
+        if hasattr(self, "threads"):  # it had begun to start
+            self.threads.close()
         self.address = ""
         self._debug._stop()
 
@@ -336,8 +334,7 @@ class RpcServer(Server):
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function in the thread pool, with the metadata and deadline of the call."""
-        run = functools.partial(contextvars.copy_context().run, function, *arguments)
-        return await self.loop.run_in_executor(self._threads, run)
+        return await self.threads.run(function, *arguments)
 
     async def _iterate(self, items: Iterator[Any]) -> AsyncIterator[Any]:
         end = object()
