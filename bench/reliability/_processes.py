@@ -180,7 +180,8 @@ class Fleet:
         """Return the environment a child gets: this one's, without settings meant for others."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MICRO_")}
         path = os.pathsep.join(filter(None, (str(ROOT), kept.get("PYTHONPATH", ""))))
-        return {**kept, DOMAIN: self.domain, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
+        # Buffered: a line and its end are one write then, also where several share the output.
+        return {**kept, DOMAIN: self.domain, "PYTHONPATH": path, "PYTHONUNBUFFERED": "", **more}
 
     async def command(self, *command: str, **environment: str) -> Process:
         """Start any program that prints a line of JSON when it is ready."""
