@@ -11,11 +11,11 @@ from msgspec import Struct
 
 from shoal import context
 from shoal.client import CallOptions, Request
-from shoal.deadlines import TICK, Deadlines
+from shoal.deadlines import TICK, Deadlines, Limit
 from shoal.errors import Error, Timeout, Unavailable
 from shoal.middleware import Call
 from shoal.registry import Node
-from shoal.selector import Next
+from shoal.selector import GaveUp, Next
 from shoal.wire import CLIENT
 
 TRANSPORT = "shoal.transport"
@@ -45,11 +45,20 @@ class Attempts(Struct):
     request: Request[Any]
     options: CallOptions
     metadata: Mapping[str, str]
+    started: float
     when: float
+    """Loop time at which the call must be over."""
     until: float
     """Loop time at which the attempt that runs must be over; at most `when`."""
     node: Node | None = None
     tried: list[str] = []
+    """Ids of the nodes on which an attempt has failed."""
+    last: Error | None = None
+    """What the last of them failed with."""
+    seen: tuple[str, ...] = ()
+    """Their addresses."""
+    inherited: bool = False
+    """Whether `when` is the deadline of the caller, rather than the call's own."""
 
     def __repr__(self) -> str:
         return f"Attempts({self.request.service} {self.request.endpoint}, {self.where()})"
@@ -59,6 +68,27 @@ class Attempts(Struct):
         if self.node is None:
             return "before a node was found"
         return f"attempt {len(self.tried) + 1} on {self.node.id} at {self.node.address}"
+
+    def late(self, now: float) -> Timeout:
+        """Return the error for a call whose time is over."""
+        request = self.request
+        which = "the deadline of its caller" if self.inherited else "its timeout"
+        return Timeout(
+            f"{request.service} {request.endpoint}: {which} of {self.when - self.started:.3g} s"
+            f" passed after {now - self.started:.3f} s, {self.where()}",
+            id=CLIENT,
+        )
+
+    def failed(self, error: Error) -> None:
+        """Note that the attempt on `node` failed, and another one follows."""
+        assert self.node is not None
+        self.last = error
+        self.seen = (*self.seen, self.node.address)
+        self.tried.append(self.node.id)
+
+    def knows(self, node: Node) -> bool:
+        """Whether no attempt on a node can go better than one before did."""
+        return self.last is not None and self.last.unsent and node.address in self.seen
 
     def explain(self, error: Error, elapsed: float) -> None:
         """Add to an error that arose on this side which attempt it was and how long that took."""
@@ -89,12 +119,19 @@ def mark_nothing(service: str, node: Node, error: Exception | None, elapsed: flo
     """Nodes that no selector gave are not marked."""
 
 
+def said(error: BaseException, limit: Limit) -> Exception:
+    """Return what the end of an attempt says of its node: a caller who gives up says nothing."""
+    if isinstance(error, Error):
+        return error
+    return Timeout(str(error), id=CLIENT) if limit.expired else GaveUp()
+
+
 async def timed(
     deadlines: Deadlines, exchange: Exchange, node: Node, attempts: Attempts, now: float
 ) -> Any:
     """Run an attempt, which `exchange` does, within its own time limit."""
     request = attempts.request
-    seconds = attempts.options["attempt_timeout"]
+    seconds = attempts.options.get("attempt_timeout", attempts.when - now)
     attempts.until = min(attempts.when, now + seconds)
     if attempts.until == attempts.when:
         return await exchange(node, attempts, now)

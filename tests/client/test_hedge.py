@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import shoal
+from shoal import context
 from shoal.client import _hedge
 from shoal.client._hedge import FEW, Hedges
 from shoal.client.rpc import RpcClient
@@ -136,7 +137,7 @@ class Greeter:
 
     async def once(self) -> str:
         self.calls += 1
-        self.left.append(shoal.context.remaining() or 0.0)
+        self.left.append(context.remaining() or 0.0)
         try:
             await asyncio.sleep(self.seconds)
         except asyncio.CancelledError:
