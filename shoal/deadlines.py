@@ -10,6 +10,8 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any
 
+from msgspec import Struct
+
 TICK = 0.005  # seconds; a deadline fires up to this late, never early
 
 # The one thing a process has one of: a fork copies all of it, and asks nobody.
@@ -66,15 +68,14 @@ class Deadlines:
             self._schedule(max(first, now + TICK))
 
 
-class Limit:
+class Limit(Struct, eq=False):
     """A block with a deadline; `expired` tells whether it fired. It can be used again."""
 
-    __slots__ = ("_cancelling", "_owner", "_task", "expired", "when")
-
-    def __init__(self, owner: Deadlines, when: float) -> None:
-        self._owner = owner
-        self.when = when
-        self.expired = False
+    _owner: Deadlines
+    when: float
+    expired: bool = False
+    _task: asyncio.Task[Any] | None = None
+    _cancelling: int = 0
 
     def __enter__(self) -> Limit:
         owner = self._owner
@@ -95,7 +96,8 @@ class Limit:
     def expire(self) -> None:
         """Cancel the block."""
         self.expired = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def __exit__(
         self,
@@ -106,6 +108,7 @@ class Limit:
         self._owner._running.discard(self)
         if (
             self.expired
+            and self._task is not None
             and self._task.uncancel() <= self._cancelling
             and kind is asyncio.CancelledError
         ):

@@ -25,7 +25,16 @@ from shoal import context, wire
 from shoal.broker import Broker
 from shoal.client import CallOptions, Client, Reply, Request, Stream
 from shoal.client._breaker import Breakers
-from shoal.client._call import Attempts, Given, Mark, Outgoing, mark_nothing, metadata_of, timed
+from shoal.client._call import (
+    Attempts,
+    Given,
+    Mark,
+    Outgoing,
+    mark_nothing,
+    metadata_of,
+    said,
+    timed,
+)
 from shoal.client._hedge import Hedges
 from shoal.client._pool import Pool
 from shoal.client._publish import publish
@@ -33,7 +42,7 @@ from shoal.client._repeats import Repeats, backoff
 from shoal.client._settings import ClientSettings
 from shoal.client._stream import RpcStream, late
 from shoal.codec import Codec
-from shoal.deadlines import TICK, Deadlines, Limit
+from shoal.deadlines import TICK, Deadlines
 from shoal.errors import (
     BadRequest,
     ConnectionClosed,
@@ -99,123 +108,105 @@ class RpcClient(Client):
         self, request: Request[Reply], **options: Unpack[CallOptions]
     ) -> Coroutine[Any, Any, Reply]:
         if self._call is None:
-            return self._limited(request, options, _NOTHING)
+            return self._start(request, options, _NOTHING)
         return self._through(Outgoing.of(request, options), self._call)
 
     async def _through(self, call: Outgoing, run: Callable[[Call], Awaitable[Any]]) -> Any:
         return await run(call)
 
-    async def _run_call(self, call: Call) -> Any:
+    def _run_call(self, call: Call) -> Awaitable[Any]:
         assert isinstance(call, Outgoing)
         request = replace(call.request, message=call.message)
-        return await self._limited(request, call.options, context.checked(call.header))
+        return self._start(request, call.options, context.checked(call.header))
 
-    async def _limited(
+    def _start(
         self, request: Request[Any], options: CallOptions, added: Mapping[str, str]
-    ) -> Any:
-        """Run a call within its deadline."""
-        loop, deadlines = self._bound()
+    ) -> Coroutine[Any, Any, Any]:
+        """Return what runs a call; the time it may take begins now."""
         running = context.current.get()
-        started = loop.time()
-        timeout = options.get("timeout", self._timeout)
-        when = started + timeout
-        if running.deadline is not None and running.deadline < when:
-            when = running.deadline
+        started = self._bound()[0].time()
+        when = started + options.get("timeout", self._timeout)
         metadata = metadata_of(running, options, added)
-        attempts = Attempts(request, options, metadata, when, when)
-        limit = deadlines.until(when)
-        try:
-            with limit:
-                if when <= started:
-                    raise TimeoutError
-                if options and options.get("hedge"):
-                    return await self._hedged(attempts, limit, loop)
-                return await self._try_nodes(attempts, limit, loop)
-        except TimeoutError:
-            which = "its timeout" if when == started + timeout else "the deadline of its caller"
-            raise Timeout(
-                f"{request.service} {request.endpoint}: {which} of {when - started:.3g} s passed"
-                f" after {loop.time() - started:.3f} s, {attempts.where()}",
-                id=wire.CLIENT,
-            ) from None
+        attempts = Attempts(request, options, metadata, started, when, when)
+        if running.deadline is not None and running.deadline < when:
+            attempts.when = attempts.until = running.deadline
+            attempts.inherited = True
+        return self._hedged(attempts) if options.get("hedge") else self._run(attempts)
 
-    async def _hedged(
-        self, attempts: Attempts, limit: Limit, loop: asyncio.AbstractEventLoop
-    ) -> Any:
+    async def _hedged(self, attempts: Attempts) -> Any:
         """Send the request to one node, and to a second if the first is slow."""
-        request, options = attempts.request, attempts.options
-        if not options.get("idempotent"):
+        request = attempts.request
+        if not attempts.options.get("idempotent"):
             raise BadRequest("only an idempotent call can be hedged: its handler runs twice")
 
         def second() -> Coroutine[Any, Any, Any]:
-            more = Attempts(request, options, attempts.metadata, attempts.when, attempts.when)
-            if attempts.node is not None:
-                more.tried.append(attempts.node.id)
-            return self._try_nodes(more, limit, loop)
+            tried = [] if attempts.node is None else [attempts.node.id]
+            return self._run(replace(attempts, until=attempts.when, node=None, tried=tried))
 
-        first = self._try_nodes(attempts, limit, loop)
-        return await self._hedges.run((request.service, request.endpoint), first, second)
+        key = (request.service, request.endpoint)
+        return await self._hedges.run(key, self._run(attempts), second)
 
-    async def _try_nodes(
-        self, attempts: Attempts, limit: Limit, loop: asyncio.AbstractEventLoop
-    ) -> Any:
-        """Send the request to one node, and to others as long as that is safe."""
-        request, breakers = attempts.request, self._breakers
+    async def _run(self, attempts: Attempts) -> Any:
+        """Send the request to one node, and to others as long as that is safe and in time."""
+        request, options, tried = attempts.request, attempts.options, attempts.tried
+        service, endpoint, breakers = request.service, request.endpoint, self._breakers
+        loop, deadlines = self._bound()
         exchange = self._exchange
-        if "attempt_timeout" in attempts.options:
-            exchange = functools.partial(timed, self._bound()[1], exchange)
+        if "attempt_timeout" in options:
+            exchange = functools.partial(timed, deadlines, exchange)
         self._repeats.calls += 1
-        service = request.service
-        mark: Mark = self._selector.mark
-        if attempts.options or self._routed:
-            service, choose, mark = await self._chooser(service, attempts.options)
-        else:
-            choose = self._ready.get(service) or await self._selector.select(service)
-        last: Error | None = None
-        seen: tuple[str, ...] = ()
-        while True:
-            begun = loop.time()
-            tried: Sequence[str] = attempts.tried
-            if breakers.circuits:
-                tried = breakers.avoid((service, request.endpoint), tried, begun)
-            node = choose(tried)
-            if last is not None and last.unsent and node.address in seen:
-                mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
-                raise last
-            attempts.node = node
-            try:
-                reply = await exchange(node, attempts, begun)
-            except Error as error:
-                now = loop.time()
-                mark(service, node, error, now - begun)
-                breakers.failed((service, request.endpoint), node.id, error, now)
-                if isinstance(error, Timeout) and now >= attempts.when - TICK:
-                    raise TimeoutError from None  # the node was a little faster to say so
-                attempts.explain(error, now - begun)
-                if not self._repeats.may(attempts, error):
-                    raise
-                last, seen = error, (*seen, node.address)
-            except BaseException as error:
-                # The caller gave up, or the time is over: only the latter says anything of a node.
-                now = loop.time()
-                if limit.expired:
-                    late = Timeout(str(error), id=wire.CLIENT)
-                    breakers.failed((service, request.endpoint), node.id, late, now)
-                mark(service, node, late if limit.expired else GaveUp(), now - begun)
-                raise
-            else:
-                now = loop.time()
-                mark(service, node, None, now - begun)
-                if breakers.circuits:
-                    breakers.succeeded((service, request.endpoint), node.id, now)
-                return reply
-            attempts.tried.append(node.id)
-            if len(attempts.tried) > 1:
-                await asyncio.sleep(backoff(len(attempts.tried)))
-            if service not in self._ready and mark is not mark_nothing:
-                # Nobody is left: the registry may know others by now.
-                service, choose, mark = await self._chooser(service, attempts.options)
-                attempts.tried = [""] * len(attempts.tried)  # or the same at other addresses
+        limit = deadlines.until(attempts.when)
+        try:
+            with limit:
+                if attempts.when <= attempts.started:
+                    raise TimeoutError
+                mark: Mark = self._selector.mark
+                if options or self._routed:
+                    service, choose, mark = await self._chooser(service, options)
+                else:
+                    choose = self._ready.get(service) or await self._selector.select(service)
+                while True:
+                    begun = loop.time()
+                    if breakers.circuits:
+                        node = choose(breakers.avoid((service, endpoint), tried, begun))
+                    else:
+                        node = choose(tried)
+                    if attempts.last is not None and attempts.knows(node):
+                        mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
+                        raise attempts.last
+                    attempts.node = node
+                    try:
+                        reply = await exchange(node, attempts, begun)
+                    except BaseException as error:
+                        now, says = loop.time(), said(error, limit)
+                        mark(service, node, says, now - begun)
+                        breakers.failed((service, endpoint), node.id, says, now)
+                        if not isinstance(error, Error):
+                            raise
+                        self._again(attempts, error, now, now - begun)
+                    else:
+                        now = loop.time()
+                        mark(service, node, None, now - begun)
+                        if breakers.circuits:
+                            breakers.succeeded((service, endpoint), node.id, now)
+                        return reply
+                    if len(tried) > 1:
+                        await asyncio.sleep(backoff(len(tried)))
+                    if service not in self._ready and mark is not mark_nothing:
+                        # Nobody is left: the registry may know others, or the same elsewhere.
+                        service, choose, mark = await self._chooser(request.service, options)
+                        tried[:] = [""] * len(tried)
+        except TimeoutError:
+            raise attempts.late(loop.time()) from None
+
+    def _again(self, attempts: Attempts, error: Error, now: float, elapsed: float) -> None:
+        """Raise the error an attempt ended in, unless another one may follow."""
+        if isinstance(error, Timeout) and now >= attempts.when - TICK:
+            raise TimeoutError from None  # the node was a little faster to say so
+        attempts.explain(error, elapsed)
+        if not self._repeats.may(attempts, error):
+            raise error
+        attempts.failed(error)
 
     async def _exchange(self, node: Node, attempts: Attempts, now: float) -> Any:
         """Send one request to one node and return its reply."""
