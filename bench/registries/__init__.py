@@ -6,7 +6,7 @@ SERVERS = {"etcd": "etcd", "consul": "consul", "nats": "nats", "dns": "dns"}
 REGISTRIES = ("memory", "static", "mdns", *SERVERS)
 
 ALL = 1000, 10
-SIZES = {"mdns": (200, 1), "consul": (100, 10)}
+SIZES = {"mdns": (200, 1), "consul": (100, 10), "etcd": (100, 10)}
 """Services, and nodes of each, where so many cannot be on one machine, or take minutes to tell."""
 
 
