@@ -57,9 +57,9 @@ class Network:
     def _with_faults(self, faults: Faults, name: str, settings: Settings) -> Settings:
         number = self._places[name] = self._places.get(name, 0) + 1
         place = name if number == 1 else f"{name}-{number}"
-        transport, registry, broker = (
-            settings["transport"], settings["registry"], settings["broker"],
-        )  # fmt: skip
+        transport = settings.get("transport", "")
+        registry = settings.get("registry", "")
+        broker = settings.get("broker", "")
         if isinstance(transport, str) or isinstance(registry, str) or isinstance(broker, str):
             raise TypeError("on a network with faults plugins are given as objects")
         return {

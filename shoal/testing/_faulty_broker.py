@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from shoal.broker import Broker, Deliver, Guarantees, Subscription
+from shoal.broker import Broker, Deliver, Subscription
 from shoal.errors import Error, Unavailable
 from shoal.message import Message
 from shoal.testing.faults import HOLD, ID, Faults
@@ -16,11 +16,10 @@ PLACE = "broker"
 class FaultyBroker(Broker):
     """Publishes and subscribes by another broker."""
 
-    guarantees: Guarantees  # type: ignore[misc]  # those of the broker inside, not of the class
-
     def __init__(self, inner: Broker, faults: Faults, place: str) -> None:
         self.place = place
-        self.guarantees = inner.guarantees
+        # Those of the broker inside, where others have them by their class.
+        object.__setattr__(self, "guarantees", inner.guarantees)
         self._inner = inner
         self._faults = faults
         self._events = faults.flow(f"{place} publishes")

@@ -283,7 +283,7 @@ async def test_a_killed_service_stays_registered_for_its_ttl() -> None:
     faults = Faults(7)
     async with FakeClock() as clock, Network(faults) as network:
         dying = await network.serve(Counter(), register_ttl=30.0, register_interval=10.0)
-        registry = network.settings["registry"]
+        registry = network.settings.get("registry")
         assert isinstance(registry, MemoryRegistry)
         await clock.advance(100)
         assert await registry.get("counter")

@@ -82,7 +82,7 @@ async def test_the_ttl_of_a_registration_and_its_renewal() -> None:
         assert not await registry.get("work")
         async with Network() as network:
             await network.serve(Work(), register_ttl=90, register_interval=30)
-            known = network.settings["registry"]
+            known = network.settings.get("registry")
             assert isinstance(known, MemoryRegistry)
             await clock.advance(3600)
             assert await known.get("work")
@@ -131,7 +131,10 @@ async def test_a_breaker_opens_and_closes() -> None:
 
 async def test_a_rate_and_a_bulkhead() -> None:
     async with FakeClock() as clock, Network() as network:
-        limits = [RateLimit(1, burst=2, endpoints="Work.Do"), Bulkhead(1, waiting=1)]
+        limits: list[shoal.Middleware] = [
+            RateLimit(1, burst=2, endpoints="Work.Do"),
+            Bulkhead(1, waiting=1),
+        ]
         await network.serve(Work(), middleware=limits)
         calls = [do(network.client, 0) for _ in range(3)]
         await clock.advance(0.1)
@@ -150,7 +153,7 @@ async def test_idle_connections_are_closed() -> None:
     async with FakeClock() as clock, Network() as network:
         await network.serve(Work())
         await ends(clock, do(network.client, 0), 5)
-        transport = network.settings["transport"]
+        transport = network.settings.get("transport")
         assert isinstance(transport, MemoryTransport)
         (listener,) = transport._listeners.values()
         assert len(listener.sockets) == 1
