@@ -116,9 +116,9 @@ class Nameservers:
         except dns.resolver.NoNameservers:
             # One connection was reset, and the resolver gives up: nameservers do that when they
             # are busy or begin anew, and a second one is taken.
-            await asyncio.sleep(_AGAIN)
             self._resolver = None
-            return await (await self._open()).resolve(name, kind, **settings)
+        await asyncio.sleep(_AGAIN)
+        return await (await self._open()).resolve(name, kind, **settings)
 
     async def addresses(self, name: dns.name.Name, near: Answer) -> list[str]:
         """Return the IPv4 addresses of a host, or its IPv6 ones; raises Unavailable."""
