@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from shoal.errors import BadRequest
 from shoal.message import Header, canonical, clean
+from shoal.message import _names as _canonical
 
 # What belongs to one connection and is written by it alone, whatever a message says.
 _FRAMING = frozenset(
@@ -65,13 +66,14 @@ def carried(header: Mapping[str, str]) -> dict[str, str]:
 
     Raises BadRequest for a name that HTTP cannot carry.
     """
+    result = {}
     try:
-        return {
-            canonical(name): value if value.isalnum() else clean(value)
-            for name, value in header.items()
-        }
+        for name, value in header.items():
+            field = _canonical.get(name) or canonical(name)
+            result[field] = value if value.isalnum() else clean(value)
     except ValueError as error:
         raise _bad(error) from None
+    return result
 
 
 def _prefix(name: str) -> str:
