@@ -53,6 +53,7 @@ class Socket(Protocol):
         has done all there was to do; else the message is received. A transport that calls it
         saves its users the way through a task; the others need not know of it.
         """
+        return None
 
     def try_send(self, message: Message) -> bool:
         """Hand a message to the network if there is nothing to wait for; False if it was not.
