@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import jwt
@@ -230,3 +232,14 @@ async def test_answers_that_are_no_keys(answer: str, caplog: pytest.LogCaptureFi
     async with asyncio.timeout(PATIENCE), issuer.serving() as url:
         with pytest.raises(Unavailable, match="cannot be fetched"):
             await verifier(url)(Key("one").token())
+
+
+def test_what_is_missing_is_named_with_the_command() -> None:
+    code = (
+        "import sys; sys.modules['jwt'] = None\n"
+        "try:\n    import shoal.auth.jwt\nexcept Exception as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "verifying tokens needs 'jwt': pip install 'shoal[jwt]'\n"
