@@ -137,9 +137,9 @@ class NativeConnection(NativeLink):
 
     # Reading
 
-    def _parse(self, data: bytes) -> int:
+    def _parse(self, data: bytes, place: int) -> int:
         """Take the whole frames, and return where what is left begins. Raises Violation."""
-        place, size = 0, len(data)
+        size = len(data)
         sessions, shapes = self._sessions, self._shapes.known
         last: NativeSession | None = None  # the one for which messages come just now
         while size - place >= _SIZE:

@@ -54,7 +54,7 @@ class Limits:
     """What one side takes, told in its preface."""
 
     max_message: int
-    window: int = 256 * 1024
+    window: int = 512 * 1024
     sessions: int = 16 * 1024
 
     def preface(self) -> bytes:

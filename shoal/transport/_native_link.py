@@ -10,6 +10,7 @@ from shoal.errors import BadRequest, ConnectionClosed, Error
 from shoal.message import Header
 from shoal.transport._connection import Connection
 from shoal.transport._native_frames import (
+    FRAME,
     GOAWAY,
     MAGIC,
     PIECE,
@@ -26,7 +27,11 @@ from shoal.transport._native_frames import (
 logger = logging.getLogger(__name__)
 
 JOINED = 96  # parts that are joined to one write: 32 messages
+LARGE_READ = 16 * 1024  # bytes that are not copied to come behind the beginning of a frame
 LARGE = 4096  # bytes of a body that is not kept back to be joined with others
+
+
+HIGH, LOW = 256 * 1024, 64 * 1024  # bytes written that the system has not taken
 
 
 class NotNative(Exception):
@@ -70,14 +75,15 @@ class NativeLink(Connection):
         self._sent = SentShapes()
         self.numbers = self._sent.numbers
         self.epoch = 0  # how often numbers began again
-        self._rest = b""
+        self._parts: list[bytes] = []  # of a frame that is not complete
+        self._missing = 0  # bytes of it that have not come; 0 if not even its head is complete
         self._out: list[bytes] = []
         self._held = False  # what is sent is kept to be joined
 
     # For the subclass
 
-    def _parse(self, data: bytes) -> int:
-        """Take the whole frames, and return where what is left begins. Raises Violation."""
+    def _parse(self, data: bytes, place: int) -> int:
+        """Take the whole frames from a place on; return where the rest is. Raises Violation."""
         raise NotImplementedError
 
     def _end_sessions(self, error: Error) -> None:
@@ -142,25 +148,50 @@ class NativeLink(Connection):
     def data_received(self, data: bytes) -> None:
         if self._lost:
             return
-        data = self._rest + data
         self._heard = True
         self._held = True
         try:
-            if self.peer is None:
-                data = self._greeting(data)
-            self._rest = data[self._parse(data) :] if self.peer is not None else data
+            if self._missing > len(data):
+                self._parts.append(data)
+                self._missing -= len(data)
+            else:
+                self._take(data)
         except Violation as error:
-            self._rest = b""
+            self._parts.clear()
             self._refuse(BadRequest(f"{self.remote} sent {error}"))
         finally:
             self._held = False
             if self._out:
                 self._flush()
 
+    def _take(self, data: bytes) -> None:
+        """Parse what has come, and keep the beginning of the last frame. Raises Violation."""
+        parts, place = self._parts, 0
+        if parts and self._missing and len(data) > LARGE_READ:
+            place = self._missing
+            parts.append(data[:place])
+            whole = b"".join(parts)
+            parts.clear()
+            self._parse(whole, 0)
+        elif parts:
+            data = b"".join((*parts, data))
+            parts.clear()
+        if self.peer is None:
+            data = self._greeting(data)
+        if self.peer is not None:
+            place = self._parse(data, place)
+        self._missing = 0
+        if place < len(data):
+            rest = data[place:]
+            parts.append(rest)
+            if self.peer is not None and len(rest) >= FRAME.size:
+                self._missing = FRAME.size + FRAME.unpack_from(rest)[0] - len(rest)
+
     # The preface
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        transport.set_write_buffer_limits(HIGH, LOW)
         self._timer = self._loop.call_later(self._timeout, self._too_slow)
         if self._dialled:
             transport.write(self.limits.preface())

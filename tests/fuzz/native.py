@@ -74,7 +74,7 @@ def outcome(dialled: bool, pieces: Sequence[bytes]) -> Outcome:
                 continue
             link.get_buffer(-1)[: len(piece)] = piece
             link.buffer_updated(len(piece))
-            assert len(link._rest) < MAX_PAYLOAD + 16
+            assert sum(map(len, link._parts)) < MAX_PAYLOAD + 16
             assert len(link._users) <= LIMITS.sessions
             waiting = sum(session._waiting for session in sessions)
             assert (
