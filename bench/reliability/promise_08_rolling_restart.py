@@ -273,8 +273,7 @@ async def _close_first(server: RpcServer) -> None:
         await subscription.unsubscribe()
     if server._registration is not None:
         await server._registration.stop()
-    if server._threads is not None:
-        server._threads.shutdown(wait=False)
+    server.threads.close()
 
 
 if __name__ == "__main__":

@@ -178,13 +178,11 @@ class RpcServer(Server):
             self._registration = None
             await asyncio.sleep(self.settings.linger)
         self.refusing = True
-        for subscription in self._subscriptions:
-            await subscription.unsubscribe()
-        self._subscriptions.clear()
         if self._listener is not None:
             self.admission.close()
             self.threads.line.close()
-        await self._finish()
+        # At once: calls and events have the same time to end in.
+        await asyncio.gather(self._unsubscribe(), self._finish())
         if self._listener is not None:
             await self._leave()
             await self._listener.close()
@@ -202,6 +200,13 @@ class RpcServer(Server):
     def gauges(self) -> Iterator[Gauge]:
         """Yield what it does and holds now, in numbers; any thread may ask."""
         return numbers(self)
+
+    async def _unsubscribe(self) -> None:
+        subscriptions, self._subscriptions = self._subscriptions, []
+        ends = (subscription.unsubscribe() for subscription in subscriptions)
+        for error in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(error, BaseException):
+                logger.warning("%s could not unsubscribe: %s", self.name, error)
 
     async def _finish(self) -> None:
         """Wait for the calls that run, for the grace time at most."""

@@ -71,7 +71,7 @@ def build(options: Options) -> Parts:
     codecs = wire.Codecs(_construct("codec", name, {}) for name in _codecs())
     registry: Registry = part("registry", tls=options.tls)
     transport: Transport = part("transport", **shared)
-    broker: Broker = part("broker", registry=registry, **shared)
+    broker: Broker = part("broker", registry=registry, grace=options.server_grace, **shared)
     selector: Selector = part("selector", registry=registry)
     telemetry = make(options.telemetry, options.name, plugins.plugin_name(broker))
     middleware = (*(one.middleware for one in telemetry), *options.middleware)

@@ -156,3 +156,25 @@ async def test_the_first_request_of_a_new_connection_is_still_answered() -> None
         assert refused.header[wire.REFUSED] == "1"
         await socket.close()
         await stopping
+
+
+async def test_events_and_calls_have_the_same_time_to_end_in() -> None:
+    node = Node()
+
+    async def take(event: str) -> None:
+        await node.hang()
+
+    async with asyncio.timeout(30):
+        service = shoal.Service(
+            "node", registry="memory", broker="http", address="127.0.0.1:0",
+            server_linger=0.0, server_grace=0.2,
+        )  # fmt: skip
+        service.handle(node)
+        service.subscribe("topic", take)
+        loop = asyncio.get_running_loop()
+        async with service:
+            await service.client.publish("topic", "a")
+            await node.begun.wait()
+            begun = loop.time()
+        assert node.cancelled == 1
+        assert loop.time() - begun < 20
