@@ -148,9 +148,10 @@ async def test_we_call_go(go: Peer, nats: str, caller: Client, fact: Facts) -> N
         with fact("nats: calls over the transport", PYTHON_TO_GO):
             request = shoal.Request(name, "Greeter.Hello", HelloRequest("J"), HelloReply)
             for _ in range(3):
-                assert (await caller.call(request)).greeting == "Hello J"
+                assert (await caller.call(request, timeout=30)).greeting == "Hello J"
         with fact("nats: calls at the same time", PYTHON_TO_GO):
-            replies = await asyncio.gather(*(caller.call(request) for _ in range(50)))
+            calls = (caller.call(request, timeout=30) for _ in range(50))
+            replies = await asyncio.gather(*calls)
             assert {reply.greeting for reply in replies} == {"Hello J"}
         with fact("nats: errors over the transport", PYTHON_TO_GO):
             failing = FailRequest("some.id", 409, "no")
