@@ -264,7 +264,7 @@ def _client(
 
 # Commands
 
-_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 _VARIABLES = {setting.env for setting in SETTINGS}
 # Programs that are not ours and no services.
 _OTHERS = set(
