@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -54,6 +55,10 @@ async def _serve(names: Sequence[str]) -> None:
         "redis": RedisServer,
     }
     addresses = {}
+    main = asyncio.current_task()
+    assert main is not None
+    # What ends this process must not leave the servers behind, which have sessions of their own.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
     async with AsyncExitStack() as stack:
         for one in names:
             server = kinds[one]()
