@@ -31,7 +31,7 @@ MAX_HEADER = 64 * 1024  # bytes of the values of a message, and of a definition
 MAX_HEADERS = 256
 MAX_PAYLOAD = MAX_HEADER + TOTAL.size + PIECE
 MAX_TEXT = 1024  # bytes of the sentence in CLOSE and GOAWAY
-COST = 256  # what a frame uses of a window beside its payload: the least a message takes here
+COST = 512  # what a frame uses of a window beside its payload: the least a message takes here
 SHAPES = 1024  # numbers in use at a time in one direction
 SHAPES_SIZE = 1024 * 1024  # bytes of their definitions
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shoal.transport._native_connection import NativeConnection
 
 _pack = FRAME.pack
+LARGEST_WINDOW = 4 * 1024 * 1024
 
 
 class NativeSession(Socket):
@@ -58,7 +59,8 @@ class NativeSession(Socket):
         self._epoch = 0
         # Receiving
         self._owed = 0  # bytes received and done with, for which the peer gets credit again
-        self._enough = link.limits.window // 2  # of them to tell the peer
+        self._window = link.limits.window
+        self._enough = self._window // 2  # of what is owed to tell the peer
         self._came = 0  # bytes of the messages that came since the receiver was woken
         self._waiting = 0  # bytes of the messages that wait, and of pieces behind them
         self._pieces: list[bytes] | None = None
@@ -289,7 +291,7 @@ class NativeSession(Socket):
             return
         self._waiting += cost
         self._link.waits(cost)
-        if self._waiting > self._link.limits.window + MAX_PAYLOAD + COST:
+        if self._waiting > self._window + MAX_PAYLOAD + COST:
             raise Violation("more was sent than the window allows")
 
     def _release(self, cost: int) -> None:
@@ -302,6 +304,12 @@ class NativeSession(Socket):
     def _grant(self) -> None:
         if self._error is None:
             owed, self._owed = self._owed, 0
+            if not self._waiting and self._window < LARGEST_WINDOW:
+                # Who receives as fast as it comes is sent more at a time.
+                more = min(self._window, LARGEST_WINDOW - self._window)
+                self._window += more
+                self._enough = self._window // 2
+                owed += more
             self._link.write(frame(WINDOW, self.id, owed))
 
     # The end

@@ -29,7 +29,7 @@ from shoal.transport._native_frames import (
     Limits,
     frame,
 )
-from shoal.transport._native_session import NativeSession
+from shoal.transport._native_session import LARGEST_WINDOW, NativeSession
 from tests.fuzz.http1 import running
 from tests.fuzz.runner import main
 from tests.transport.wire import Wire
