@@ -15,13 +15,12 @@ from bench.reliability import Report, is_off
 from bench.reliability._partitions import slow_and_lossy
 from bench.reliability._processes import Fleet, Process, until
 from bench.reliability._service import Counts, Job, Worker, main, make
+from bench.reliability.promise_02_cancellation import brokered
 from shoal.client import Client
 from shoal.options import Settings
 from shoal.registry.etcd import EtcdRegistry
 from shoal.transport.http import HttpTransport
 from tests.interop.peers import peer, unavailable
-from tests.servers import MissingServer, find
-from tests.servers.nats import NatsServer
 
 TITLE = "One deadline, set once, ends everything below it"
 WITHOUT = "the time limit that a request tells its server"
@@ -33,14 +32,10 @@ GO = "v5"
 async def prove(report: Report, scale: float) -> None:
     """Measure when things end whose time is over, and what the errors say."""
     for transport in ("http", "tcp"):
-        await hops(report, transport)
-    try:
-        find(NatsServer.binary)
-    except MissingServer as error:
-        report.skip("three hops over NATS", str(error))
-    else:
-        async with NatsServer() as server:
-            await hops(report, "nats", server.url)
+        await hops(report, transport, {"transport": transport})
+    async with brokered(report) as through:
+        for transport, settings in through.items():
+            await hops(report, transport, settings)
     await limits(report)
     await slow_and_lossy(report, max(20.0 * scale, 3.0))
     await events(report)
@@ -53,12 +48,9 @@ async def prove(report: Report, scale: float) -> None:
 # Three services, one behind the other
 
 
-async def hops(report: Report, transport: str, nats: str = "") -> None:
+async def hops(report: Report, transport: str, settings: Settings) -> None:
     """Call the first of three services, each of which works and then calls the next."""
     text = f"three hops over {transport}: "
-    settings: Settings = {"transport": transport, "transport_address": nats}
-    if nats:
-        settings |= {"registry": "nats", "registry_address": nats}
     flags = [f"--{name}={value}" for name, value in settings.items()]
     chain = Job(0.1, next=["two", "three"])
     loop = asyncio.get_running_loop()

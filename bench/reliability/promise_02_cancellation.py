@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from shoal.transport.http import HttpTransport
 from tests.interop.peers import peer, unavailable
 from tests.servers import MissingServer, find
 from tests.servers.nats import NatsServer
+from tests.servers.rabbitmq import RabbitServer
 
 TITLE = "Cancellation travels, and so does the end of a peer"
 WITHOUT = "what a server does when the connection of a request is lost"
@@ -62,22 +63,35 @@ async def prove(report: Report, scale: float) -> None:
     for name, given in settings.items():
         await cancelled(report, name, given)
     await cancelled(report, "HTTP/1.1", {"transport": HttpTransport(native=False)})
-    try:
-        find(NatsServer.binary)
-    except MissingServer as error:
-        report.skip("over NATS", str(error))
-    else:
-        async with NatsServer() as server:
-            at = server.url
-            nats: Settings = {"transport": "nats", "transport_address": at}
-            nats |= {"registry": "nats", "registry_address": at}
-            await cancelled(report, "nats", nats)
+    async with brokered(report) as through:
+        for name, given in through.items():
+            await cancelled(report, name, given)
     await killed(report)
     await cut(report, scale)
     if why := unavailable("v5"):
         report.skip("a Go handler", why)
     else:
         await go(report)
+
+
+@asynccontextmanager
+async def brokered(report: Report) -> AsyncIterator[dict[str, Settings]]:
+    """Give the settings for transports that run through a server, by which nodes are found too."""
+    try:
+        if os.environ.get("SHOAL_SERVERS") == "no":
+            raise MissingServer("left out: SHOAL_SERVERS=no")
+        find(NatsServer.binary)
+        find(RabbitServer.binary)
+    except MissingServer as error:
+        report.skip("over NATS and RabbitMQ", str(error))
+        yield {}
+        return
+    async with NatsServer() as nats, RabbitServer() as rabbit:
+        found: Settings = {"registry": "nats", "registry_address": nats.url}
+        yield {
+            "nats": {**found, "transport": "nats", "transport_address": nats.url},
+            "rabbitmq": {**found, "transport": "rabbitmq", "transport_address": rabbit.url},
+        }
 
 
 # Giving up
