@@ -78,7 +78,7 @@ def outcome(dialled: bool, pieces: Sequence[bytes]) -> Outcome:
             assert len(link._users) <= LIMITS.sessions
             waiting = sum(session._waiting for session in sessions)
             assert (
-                link._unread_bytes == waiting <= len(sessions) * (LIMITS.window + 2 * MAX_PAYLOAD)
+                link._unread_bytes == waiting <= len(sessions) * (LARGEST_WINDOW + 2 * MAX_PAYLOAD)
             )
             assert link._incomplete_bytes <= len(sessions) * LIMITS.max_message
         loop.run()

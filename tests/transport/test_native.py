@@ -589,3 +589,39 @@ async def test_nobody_there_is_told_to_all_who_wait() -> None:
     )
     assert [type(one) for one in got] == [Unavailable] * 5
     assert len({id(one) for one in got}) == 5
+
+
+async def test_who_receives_as_fast_as_it_comes_is_sent_more_at_a_time() -> None:
+    credits: list[int] = []
+
+    async def accept(socket: Socket) -> None:
+        while True:
+            await socket.recv()
+
+    async with listening(accept) as listener, peer(listener) as (reader, writer):
+        writer.write(frame(MESSAGE, 1))
+        used, left = COST, 512 * 1024 - COST
+        while len(credits) < 5:
+            while left > 60_000 + COST:
+                writer.write(frame(MESSAGE, 1, payload=bytes(60_000)))
+                used += 60_000 + COST
+                left -= 60_000 + COST
+            kind, _, session, count, _ = await answer(reader)
+            assert (kind, session) == (WINDOW, 1)
+            credits.append(count)
+            left += count
+        assert sum(credits) <= used + 4 * 1024 * 1024 - 512 * 1024
+        assert sum(credits) > used + 512 * 1024
+
+
+@pytest.mark.parametrize("size", [1, 16, 1000])
+async def test_frames_in_small_pieces(size: int) -> None:
+    body = bytes(range(256)) * 40
+    data = frame(MESSAGE, 1, payload=body) + frame(MESSAGE, 2, payload=b"x")
+    async with listening() as listener, peer(listener) as (reader, writer):
+        for place in range(0, len(data), size):
+            writer.write(data[place : place + size])
+            await asyncio.sleep(0)
+        assert (await answer(reader))[0] == DEFINE
+        assert (await answer(reader))[2:] == (1, 3, b"yes" + body)
+        assert (await answer(reader))[2:] == (2, 3, b"yesx")
