@@ -17,7 +17,7 @@ SLICE = 0.005  # seconds of work let in per turn of the loop, so that it reads w
 MOST = 64  # requests let in per turn, however little they seem to cost
 LEAST = 4  # handlers that may always run
 STANDING = 0.25  # seconds a queue may last before it is more than a burst
-SHORT = 0.05  # seconds a request may wait in a queue that is no burst
+SHORT = 0.5  # seconds a request may wait in a queue that is no burst, on a busy machine too
 PATIENCE = 10.0  # seconds a request may wait that names no time limit
 
 
