@@ -50,6 +50,7 @@ check: $(VENV)/developed
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_rules.py
+	$(BIN)/python -m bench.regression
 
 format: $(VENV)/developed
 	$(BIN)/ruff format .
@@ -74,10 +75,10 @@ bench-brokers: $(VENV)/bench-servers
 bench-registries: $(VENV)/bench-servers
 	$(BIN)/python -m bench.registries $(BENCH)
 
-# Every promise, then again with the mechanism behind it switched off, which must be noticed.
 soak: $(VENV)/developed
 	$(BIN)/python -m bench.soak --seconds $(SECONDS)
 
+# Every promise, then again with the mechanism behind it switched off, which must be noticed.
 reliability: $(VENV)/developed
 	@$(BIN)/python -m tests.servers
 	$(BIN)/python -m bench.reliability --json bench/reliability.json --page docs/reliability.md
