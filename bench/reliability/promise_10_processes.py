@@ -168,9 +168,9 @@ async def _start(fleet: Fleet, workers: int) -> Process:
 
 async def _end(process: Process) -> int:
     try:
-        return await process.wait(30.0)
+        return abs(await process.wait(30.0))
     except Ended:
-        return -1
+        return 255  # it did not end
 
 
 async def _pid(client: Client) -> int:
@@ -195,7 +195,11 @@ async def _left(pids: set[int], seconds: float = 1.0) -> int:
 
     with suppress(Ended):
         await until(lambda: not alive(), "all ended", timeout=seconds)
-    return len(alive())
+    left = alive()
+    for pid in left:  # nobody else ends them now
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(left)
 
 
 def _state(pid: int) -> str:
