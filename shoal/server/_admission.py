@@ -18,6 +18,7 @@ MOST = 64  # requests let in per turn, however little they seem to cost
 LEAST = 4  # handlers that may always run
 STANDING = 0.25  # seconds a queue may last before it is more than a burst
 SHORT = 0.5  # seconds a request may wait in a queue that is no burst, on a busy machine too
+SURE = 0.7  # part of that time, as `pace` is a guess: who is let in must not wait in vain
 PATIENCE = 10.0  # seconds a request may wait that names no time limit
 
 
@@ -62,7 +63,7 @@ class Line:
         burst = max(STANDING, 8 * self._depth * self.pace)
         if self._since is not None and now - self._since > burst:
             most = min(most, max(SHORT, (3 + self._depth) * self.pace))
-        if len(self.waiting) * self.pace > most or len(self.waiting) >= self._most:
+        if len(self.waiting) * self.pace > SURE * most or len(self.waiting) >= self._most:
             raise self._refusal()
         turn = self._loop.create_future()
         self.waiting.append(turn)
@@ -100,7 +101,7 @@ class Line:
         now = self._loop.time()
         if self._started:  # those let in last have run by now
             each = (now - self._advanced) / self._started
-            self.pace = self.pace + (each - self.pace) / 8 if self.pace else each
+            self.pace = self.pace + (each - self.pace) / 16 if self.pace else each
             self._advanced, self._started = now, 0
         while self.waiting and room > 0:
             turn = self.waiting.popleft()
