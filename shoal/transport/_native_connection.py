@@ -158,6 +158,8 @@ class NativeConnection(NativeLink):
                 body = start + count
                 if number >= len(shapes) or count > length:
                     raise Violation("a message with an unknown header")
+                if length > MAX_HEADER and count > MAX_HEADER:
+                    raise Violation("a header over the limit")
                 shape = shapes[number]
                 header = header_of(shape, data[start:body])
                 if session is not last:

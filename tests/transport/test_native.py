@@ -488,6 +488,8 @@ VIOLATIONS = {
     "a frame over the limit": bytes.fromhex("7fffffff0100000000000001 00000000"),
     "an unknown number": frame(MESSAGE, 1, number=5),
     "values longer than the frame": frame(MESSAGE, 1, 50, payload=b"x"),
+    "values over the limit": frame(DEFINE, 0, 1, number=1, payload=b"a")
+    + frame(MESSAGE, 1, 70_000, number=1, payload=b"x" * 70_000),
     "values of no names": frame(MESSAGE, 1, 1, payload=b"x"),
     "unknown flags": frame(MESSAGE, 1, flags=6),
     "a number out of order": frame(DEFINE, number=2),
