@@ -594,7 +594,7 @@ async def test_nobody_there_is_told_to_all_who_wait() -> None:
 
 
 async def test_who_receives_as_fast_as_it_comes_is_sent_more_at_a_time() -> None:
-    credits: list[int] = []
+    given: list[int] = []
 
     async def accept(socket: Socket) -> None:
         while True:
@@ -603,17 +603,17 @@ async def test_who_receives_as_fast_as_it_comes_is_sent_more_at_a_time() -> None
     async with listening(accept) as listener, peer(listener) as (reader, writer):
         writer.write(frame(MESSAGE, 1))
         used, left = COST, 512 * 1024 - COST
-        while len(credits) < 5:
+        while len(given) < 5:
             while left > 60_000 + COST:
                 writer.write(frame(MESSAGE, 1, payload=bytes(60_000)))
                 used += 60_000 + COST
                 left -= 60_000 + COST
             kind, _, session, count, _ = await answer(reader)
             assert (kind, session) == (WINDOW, 1)
-            credits.append(count)
+            given.append(count)
             left += count
-        assert sum(credits) <= used + 4 * 1024 * 1024 - 512 * 1024
-        assert sum(credits) > used + 512 * 1024
+        assert sum(given) <= used + 4 * 1024 * 1024 - 512 * 1024
+        assert sum(given) > used + 512 * 1024
 
 
 @pytest.mark.parametrize("size", [1, 16, 1000])
