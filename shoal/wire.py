@@ -211,9 +211,7 @@ def reply_body(message: Message, content_type: str, codec: Codec) -> bytes:
     Raises the error it carries, and BadRequest if the server did not know the content type.
     """
     header = message.header
-    text = error_in(header)
-    functions = envelope(codec)
-    if text:
+    if text := error_in(header):
         error = from_wire(text)
         error.unsent = REFUSED in header
         if RETRY_AFTER in header:
@@ -223,6 +221,7 @@ def reply_body(message: Message, content_type: str, codec: Codec) -> bytes:
     if got != content_type and got == "text/plain":
         # Go Micro answers an unknown content type so, without an error header.
         raise BadRequest(message.body[:500].decode("utf-8", "replace"), id=CLIENT)
+    functions = envelope(codec)
     if functions is None:
         return message.body
     answer = functions.unpack_response(message.body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack
 
@@ -84,7 +84,9 @@ class Client(Protocol):
     """Calls services and publishes events."""
 
     @abstractmethod
-    async def call(self, request: Request[Reply], **options: Unpack[CallOptions]) -> Reply:
+    def call(
+        self, request: Request[Reply], **options: Unpack[CallOptions]
+    ) -> Coroutine[Any, Any, Reply]:
         """Call an endpoint and return its reply.
 
         Raises the Error the handler raised; ServiceNotFound or Unavailable if no node could be

@@ -58,6 +58,7 @@ class Connection:
         socket.on_lost(self._lost)
         socket.on_message(self._take)
         receive, base = socket.recv, self._base
+        message = Message()
         try:
             while True:
                 message = await receive()

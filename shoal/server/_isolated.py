@@ -22,7 +22,7 @@ def isolated(context: Context, coroutine: Coroutine[Any, Any, T]) -> Generator[A
     except StopIteration as stop:
         value: T = stop.value
         return value
-    return (yield from resumed(context, coroutine, waiting))
+    return (yield from _go_on(context, coroutine, waiting))
 
 
 @types.coroutine
@@ -30,6 +30,12 @@ def resumed(
     context: Context, coroutine: Coroutine[Any, Any, T], waiting: Any
 ) -> Generator[Any, Any, T]:
     """Go on with a coroutine that was begun in `context` and waits for something now."""
+    return (yield from _go_on(context, coroutine, waiting))
+
+
+def _go_on(
+    context: Context, coroutine: Coroutine[Any, Any, T], waiting: Any
+) -> Generator[Any, Any, T]:
     run = context.run
     try:
         while True:

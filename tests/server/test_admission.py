@@ -201,9 +201,7 @@ async def test_a_refused_call_tells_its_caller_and_tools_are_still_answered() ->
         service = await network.serve(Slow())
         slow = shoal.stub(Slow, "slow", network.client, timeout=0.3)
         await slow.compute()
-        calls = [
-            asyncio.ensure_future(slow.compute()) async for _ in arrivals(clock, 5 / 0.05, 4)
-        ]
+        calls = [asyncio.ensure_future(slow.compute()) async for _ in arrivals(clock, 5 / 0.05, 4)]
         server = service.server
         assert isinstance(server, RpcServer)
         assert server.admission.overloaded
