@@ -28,7 +28,10 @@ collect_ignore_glob = _OF_SERVERS if os.environ.get("SHOAL_SERVERS") == "no" els
 
 @pytest.fixture(autouse=True)
 def owned(request: pytest.FixtureRequest) -> None:
-    """Every task, socket and thread has an owner that ends it."""
+    """Every task, socket and thread has an owner that ends it.
+
+    Tests with Go peers share clients and services with all of their module, which own them.
+    """
     function = getattr(request.node, "function", None)
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) and "interop" not in request.keywords:
         request.getfixturevalue("no_leaks")  # set up before all others, torn down after them
