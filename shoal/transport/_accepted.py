@@ -58,6 +58,7 @@ class AcceptedSockets:
             for task in tasks - self._closing:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._tasks -= tasks  # their callbacks may not have run: from 3.12 on this did not wait
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
