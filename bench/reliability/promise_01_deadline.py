@@ -208,10 +208,13 @@ async def running(client: Client, process: Process, number: int) -> bool:
 @asynccontextmanager
 async def silent() -> AsyncIterator[str]:
     """Give an address where connections are taken and nothing is ever said."""
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1")
-    async with server:
-        host, port = server.sockets[0].getsockname()
+    # A bare protocol: from Python 3.13 on, a stream nobody keeps closes its connection.
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1")
+    host, port = server.sockets[0].getsockname()
+    try:
         yield f"{host}:{port}"
+    finally:
+        server.close()
 
 
 @asynccontextmanager
