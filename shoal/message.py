@@ -19,11 +19,12 @@ _names: dict[str, str] = {}
 class Header(dict[str, str]):
     """A header many messages share; a transport may keep its encoded form in `encoded`.
 
-    It must not change once a message carries it.
+    `names` are the canonical names in that. It must not change once a message carries it.
     """
 
-    __slots__ = ("encoded",)
+    __slots__ = ("encoded", "names")
     encoded: bytes
+    names: frozenset[str]
 
     def __repr__(self) -> str:
         return f"Header({shown(self)})"

@@ -58,6 +58,7 @@ def encode_shared(shared: Header) -> bytes:
         return shared.encoded
     except AttributeError:
         shared.encoded = encode(shared)
+        shared.names = frozenset(map(canonical, shared))
         return shared.encoded
 
 

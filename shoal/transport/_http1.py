@@ -12,9 +12,9 @@ from typing import Any
 import httptools
 
 from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
-from shoal.message import Message, clean
+from shoal.message import Message, canonical, clean
 from shoal.transport._connection import Connection
-from shoal.transport._header import _names, encode, encode_shared, read_name
+from shoal.transport._header import _names, carried, encode, encode_shared, read_name
 from shoal.transport._heads import LARGEST, known, learn
 
 logger = logging.getLogger(__name__)
@@ -189,16 +189,16 @@ class HttpSocket(Connection):
     def _encode(self, message: Message) -> bytes:
         # What is shared comes first, so that the peer can know it again.
         header, body, shared = message.header, message.body, message.shared
-        lines = b""
+        own, lines = encode(header), b""
         if shared is not None:
-            if shared.keys().isdisjoint(header):
-                lines = encode_shared(shared)
-            else:
-                header = message.headers()
+            lines = encode_shared(shared)
+            if not shared.names.isdisjoint(map(canonical, header)):
+                # A reader takes the first of two equal names.
+                own, lines = encode({**carried(shared), **carried(header)}), b""
         return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (
             self._start,
             lines,
-            encode(header),
+            own,
             len(body),
             body,
         )

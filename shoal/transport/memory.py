@@ -103,13 +103,14 @@ class MemorySocket(Socket):
 
     def _carried(self, message: Message) -> Message:
         """Return a message as the other end receives it."""
-        shared = message.shared
-        if shared is None or not shared.keys().isdisjoint(message.header):
-            return Message(carried(message.headers()), message.body)
+        shared, own = message.shared, carried(message.header)
+        if shared is None:
+            return Message(own, message.body)
         if shared is not self._shared:  # most messages of a socket share the same
             self._shared, self._known = shared, Header(carried(shared))
-        header = {**self._known, **carried(message.header)}
-        return Message(header, message.body, self._known)
+        alike = self._known.keys().isdisjoint(own)
+        header = {**self._known, **own}
+        return Message(header, message.body, self._known if alike else None)
 
     def _hand_over(self, message: Message) -> None:
         """Let the peer have a message, at once if no other task has to be resumed for that."""
