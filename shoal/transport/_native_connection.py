@@ -36,6 +36,9 @@ from shoal.transport._native_session import NativeSession
 
 logger = logging.getLogger(__name__)
 
+PORTION = 8  # messages that are taken in one turn of the loop, or half of what there is
+MANY = 40  # messages after which the peer sends the next ones without waiting for answers
+LARGEST_LEFT = 64 * 1024  # bytes of frames that may be left for the next one
 UNREAD = 64 * 1024 * 1024  # bytes that may wait in all sessions before nothing is read
 INCOMPLETE = 64 * 1024 * 1024  # bytes of messages of which pieces are missing
 LAST_ID = 2**32 - 1
@@ -138,8 +141,14 @@ class NativeConnection(NativeLink):
     # Reading
 
     def _parse(self, data: bytes, place: int) -> int:
-        """Take the whole frames, and return where what is left begins. Raises Violation."""
+        """Take the whole frames, and return where what is left begins. Raises Violation.
+
+        Of many small ones the rest is for the next turn of the loop: what was sent goes out
+        before that, and the peer has something to do meanwhile.
+        """
         size = len(data)
+        portion = size if size > LARGEST_LEFT else 0
+        taken = 0
         sessions, shapes = self._sessions, self._shapes.known
         last: NativeSession | None = None  # the one for which messages come just now
         while size - place >= _SIZE:
@@ -150,8 +159,15 @@ class NativeConnection(NativeLink):
                 raise Violation("a frame over the limit")
             if end > size:
                 break
-            place = end
             if kind == MESSAGE and not flags:
+                taken += 1
+                if taken > portion:
+                    if portion:
+                        self.more = True
+                        break
+                    alike = (size - place) // (end - place)
+                    portion = alike if alike > MANY else max(PORTION, alike // 2)
+                place = end
                 session = sessions.get(id) or self._opened(id)
                 if session is None:
                     continue
@@ -171,6 +187,7 @@ class NativeConnection(NativeLink):
                 else:
                     session.took(Message(header, data[body:end], shape[2]), length + COST)
             else:
+                place = end
                 if last is not None:
                     last.wake()
                     last = None

@@ -77,6 +77,7 @@ class NativeLink(Connection):
         self.epoch = 0  # how often numbers began again
         self._parts: list[bytes] = []  # of a frame that is not complete
         self._missing = 0  # bytes of it that have not come; 0 if not even its head is complete
+        self.more = False  # whole frames were left for the next turn of the loop
         self._out: list[bytes] = []
         self._held = False  # what is sent is kept to be joined
 
@@ -185,7 +186,10 @@ class NativeLink(Connection):
             rest = data[place:]
             parts.append(rest)
             if self.peer is not None and len(rest) >= FRAME.size:
-                self._missing = FRAME.size + FRAME.unpack_from(rest)[0] - len(rest)
+                self._missing = max(0, FRAME.size + FRAME.unpack_from(rest)[0] - len(rest))
+        if self.more:
+            self.more = False
+            self._loop.call_soon(self.data_received, b"")
 
     # The preface
 
