@@ -147,7 +147,7 @@ class NativeConnection(NativeLink):
         before that, and the peer has something to do meanwhile.
         """
         size = len(data)
-        portion = size if size > LARGEST_LEFT else 0
+        portion = size if size > LARGEST_LEFT or self.ending else 0
         taken = 0
         sessions, shapes = self._sessions, self._shapes.known
         last: NativeSession | None = None  # the one for which messages come just now

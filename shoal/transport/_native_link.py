@@ -78,6 +78,7 @@ class NativeLink(Connection):
         self._parts: list[bytes] = []  # of a frame that is not complete
         self._missing = 0  # bytes of it that have not come; 0 if not even its head is complete
         self.more = False  # whole frames were left for the next turn of the loop
+        self.ending = False  # and there is none
         self._out: list[bytes] = []
         self._held = False  # what is sent is kept to be joined
 
@@ -151,6 +152,7 @@ class NativeLink(Connection):
             return
         self._heard = True
         self._held = True
+        self.more = False
         try:
             if self._missing > len(data):
                 self._parts.append(data)
@@ -188,8 +190,16 @@ class NativeLink(Connection):
             if self.peer is not None and len(rest) >= FRAME.size:
                 self._missing = max(0, FRAME.size + FRAME.unpack_from(rest)[0] - len(rest))
         if self.more:
-            self.more = False
-            self._loop.call_soon(self.data_received, b"")
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.more:
+            self.data_received(b"")
+
+    def _take_rest(self) -> None:
+        """Take what was left for the next turn of the loop, as there may be none."""
+        self.ending = True
+        self._go_on()
 
     # The preface
 
@@ -274,7 +284,12 @@ class NativeLink(Connection):
         super().shut(error, drain=drain)
         self._stop_keeper()
 
+    def eof_received(self) -> bool:
+        self._take_rest()
+        return super().eof_received()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._take_rest()
         super().connection_lost(exc)
         self._stop_keeper()
         self._out.clear()

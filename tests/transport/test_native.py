@@ -136,6 +136,25 @@ async def test_a_call_as_another_implementation_would_write_it() -> None:
         assert await answer(reader) == (MESSAGE, 1, 7, 3, b"yeshello")
 
 
+@pytest.mark.parametrize("count", [1, 20, 39, 300])
+async def test_all_of_many_small_messages_before_the_end_arrive(count: int) -> None:
+    """Those that come together are not all taken in one turn of the loop."""
+    came: list[bytes] = []
+    done = asyncio.Event()
+
+    async def accept(socket: Socket) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                came.append((await socket.recv()).body)
+        done.set()
+
+    async with listening(accept) as listener, peer(listener) as (_, writer):
+        writer.write(b"".join(frame(MESSAGE, 7, payload=b"%d" % n) for n in range(count)))
+        writer.close()
+        await soon(done.wait())
+        assert came == [b"%d" % n for n in range(count)]
+
+
 async def test_headers_are_told_once_and_as_often_as_they_are_new() -> None:
     shared = Header({"Micro-Service": "greeter"})
     transport = TcpTransport()
