@@ -365,6 +365,7 @@ def _check_python(command: Command, files: set[str]) -> None:
         assert (
             module in {"pytest", "venv", "pip", "grpc_tools.protoc", "shoal", "mypy"}
             or (ROOT / module.replace(".", "/")).exists()
+            or (ROOT / f"{module.replace('.', '/')}.py").exists()
         ), module
         return
     if script.startswith("-"):
