@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 KNOWN = 1024  # heads of requests that are known
 GOODBYE = 1.0  # seconds peers get to take the last messages and to close
-QUIET = 0.1  # seconds in which the first request on a new connection has surely come
+QUIET = 0.25  # seconds in which the first request on a new connection has surely come
 
 
 class RpcServer(Server):

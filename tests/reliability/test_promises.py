@@ -43,7 +43,13 @@ def prove(promise: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_promise_is_kept(promise: str, runs: Runs) -> None:
+    """One that is not kept while others have the machine is proved once more, by itself."""
     done = runs[promise].result()
+    if done.returncode != 0:
+        for run in runs.values():
+            run.result()
+        print(f"{done.stdout}\n{done.stderr}")
+        done = prove(promise)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
