@@ -223,12 +223,24 @@ class RpcServer(Server):
             self.idle = None
 
     async def _leave(self) -> None:
-        """Say on every connection that no more requests are taken."""
-        leaving = [connection.leave() for connection in self._connections]
-        if told := [task for task in leaving if task is not None]:
-            await asyncio.wait(told, timeout=GOODBYE)
-        if len(told) < len(leaving):
-            await asyncio.sleep(QUIET)
+        """Say on every connection, on new ones too, that no more requests are taken."""
+        told: set[Connection] = set()
+        silent: set[Connection] = set()
+        end = self.loop.time() + GOODBYE
+        while (new := self._connections - told) and self.loop.time() < end:
+            tasks = []
+            for connection in new:
+                task = connection.leave()
+                if task is not None:
+                    tasks.append(task)
+                if task is not None or connection in silent:  # it had its moment to speak
+                    told.add(connection)
+                else:
+                    silent.add(connection)
+            if tasks:
+                await asyncio.wait(tasks, timeout=end - self.loop.time())
+            if silent - told:
+                await asyncio.sleep(QUIET)
 
     async def _accept(self, socket: Socket) -> None:
         if len(self._connections) >= self.settings.connections:
