@@ -14,7 +14,7 @@ import httptools
 from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
 from shoal.message import Message, canonical, clean
 from shoal.transport._connection import Connection
-from shoal.transport._header import _names, carried, encode, encode_shared, read_name
+from shoal.transport._header import _names, encode, encode_shared, read_name
 from shoal.transport._heads import LARGEST, known, learn
 
 logger = logging.getLogger(__name__)
@@ -193,8 +193,7 @@ class HttpSocket(Connection):
         if shared is not None:
             lines = encode_shared(shared)
             if not shared.names.isdisjoint(map(canonical, header)):
-                # A reader takes the first of two equal names.
-                own, lines = encode({**carried(shared), **carried(header)}), b""
+                own, lines = lines, own  # a reader takes the first of two equal names
         return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (
             self._start,
             lines,
