@@ -320,9 +320,6 @@ class RpcServer(Server):
     def run(self, method: Method, request: Any, header: dict[str, str]) -> Awaitable[Any]:
         """Run a method inside the middleware; gives its reply, or the iterator of replies."""
         if self._chain is None:
-            if method.awaited and method.request is not None:
-                coroutine: Awaitable[Any] = method.function(request)
-                return coroutine
             return self.invoke(method, request)
         call = _Handling("server", self.name, method.name, request, header, method.streams)
         call.method = method

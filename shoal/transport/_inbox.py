@@ -41,7 +41,7 @@ class Inbox:
 
         Nothing comes after the end.
         """
-        if self._end is None and not (self.take is not None and self.offer(message)):
+        if self._end is None and not self.offer(message):
             self.add(message)
 
     def offer(self, message: Message) -> bool:
