@@ -6,13 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from bench._process import Unavailable
+
 SOURCE = Path(__file__).parent / "go"
 CACHE = Path(__file__).parent.parent / ".cache" / "bench"
 DEADLINE = 600.0  # seconds: the first build downloads modules
-
-
-class Unavailable(Exception):
-    """Why a peer cannot run here."""
 
 
 def build(name: str) -> Path:

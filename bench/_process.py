@@ -7,15 +7,20 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 
 class Crashed(Exception):
     """What a program said last."""
+
+
+class Unavailable(Exception):
+    """Why a program cannot run here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +46,36 @@ def cores() -> Cores:
     return Cores(usable[0], usable[min(1, len(usable) - 1)])
 
 
+def pin(core: int | None) -> None:
+    """Keeps this process on one core, where this system can."""
+    if sys.platform == "linux" and core is not None:
+        os.sched_setaffinity(0, {core})
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A running program."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     errors: IO[str]
+    said: bytearray = field(default_factory=bytearray)
+    """What it printed and nobody has asked for yet."""
 
     def line(self, seconds: float) -> str:
         """Returns the next line it prints; raises `Crashed` when none comes in time."""
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
-        if not ready:
-            raise Crashed(f"said nothing for {seconds:.0f} s")
-        line = self.process.stdout.readline()
-        if not line:
-            raise Crashed(self._last_words())
-        return line
+        output, until = self.process.stdout.fileno(), time.monotonic() + seconds
+        while b"\n" not in self.said:
+            ready, _, _ = select.select([output], [], [], max(0.0, until - time.monotonic()))
+            if not ready:
+                raise Crashed(f"said nothing for {seconds:.0f} s")
+            data = os.read(output, 1 << 16)
+            if not data:
+                raise Crashed(self._last_words())
+            self.said.extend(data)
+        line, _, rest = self.said.partition(b"\n")
+        self.said[:] = rest
+        return line.decode()
 
     def cpu(self) -> float | None:
         """Returns the CPU seconds used so far; None where /proc does not tell."""
@@ -67,6 +85,10 @@ class Program:
             return None
         user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def resident(self) -> int:
+        """Returns the bytes of memory it has now; 0 where /proc does not tell."""
+        return resident(self.process.pid)
 
     def _last_words(self) -> str:
         status = self.process.wait()
@@ -81,11 +103,6 @@ def run(command: Sequence[str], core: int | None) -> Iterator[Program]:
 
     Its standard input stays open as long as this process lives: servers end when it closes.
     """
-
-    def pin() -> None:
-        if sys.platform == "linux" and core is not None:
-            os.sched_setaffinity(0, {core})
-
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(
@@ -93,11 +110,22 @@ def run(command: Sequence[str], core: int | None) -> Iterator[Program]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
-            preexec_fn=pin,  # before the program makes threads; this process has only one
+            preexec_fn=lambda: pin(
+                core
+            ),  # before the program makes threads; this process has only one
         ) as process,
     ):
         try:
             yield Program(process, errors)
         finally:
             process.kill()
+
+
+def resident(pid: int) -> int:
+    """Returns the bytes of memory a process has now; 0 where /proc does not tell."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in text.splitlines() if line.startswith("VmRSS:")]
+    return int(found[0]) * 1024 if found else 0

@@ -28,9 +28,9 @@ def medians(rounds: Sequence[Cell]) -> dict[str, float | None]:
     return result
 
 
-def ratios(calls: Calls) -> dict[str, dict[str, float]]:
-    """Divides each rate by the baseline's at the same number of calls in flight."""
-    base = calls.get(BASELINE, {})
+def ratios(calls: Calls, to: str = BASELINE) -> dict[str, dict[str, float]]:
+    """Divides each rate by the baseline's, or another peer's, in the same cell."""
+    base = calls.get(to, {})
     result: dict[str, dict[str, float]] = {}
     for peer, cells in calls.items():
         for name, cell in cells.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -16,18 +17,21 @@ from typing import Any
 import msgspec
 import uvloop
 
-NAME = "John Smith"
-GREETING = f"Hello {NAME}"
-WARM_UP = 0.5  # seconds: connections open, caches fill, nothing is counted
+from bench import _command, peers
 
-Call = Callable[[], Awaitable[str]]
+WARM_UP = 0.5  # seconds at most: connections open, caches fill, nothing is counted
+
+Call = Callable[[str], Awaitable[str]]
 Serve = Callable[[], AbstractAsyncContextManager[int]]
 Connect = Callable[[int, int], AbstractAsyncContextManager[Call]]
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
+RUN: dict[str, Run] = {"uvloop": uvloop.run, "asyncio": asyncio.run}
+"""What runs a program, by the name of its event loop."""
+
 
 class HelloRequest(msgspec.Struct):
-    """What is asked: ten characters."""
+    """What is asked."""
 
     name: str
 
@@ -43,9 +47,14 @@ decode_request = msgspec.json.Decoder(HelloRequest).decode
 decode_reply = msgspec.json.Decoder(HelloReply).decode
 
 
-def request_body() -> bytes:
+def name(length: int) -> str:
+    """Makes the name that is sent, of so many characters."""
+    return ("John Smith" * (length // 10 + 1))[:length]
+
+
+def request_body(name: str) -> bytes:
     """Encodes the request, anew for every call."""
-    return encode(HelloRequest(NAME))
+    return encode(HelloRequest(name))
 
 
 def reply_body(request: bytes) -> bytes:
@@ -53,56 +62,74 @@ def reply_body(request: bytes) -> bytes:
     return encode(HelloReply(f"Hello {decode_request(request).name}"))
 
 
-def main(serve: Serve, connect: Connect, run: Run = uvloop.run) -> None:
+def main(serve: Serve, connect: Connect) -> None:
     """Runs an asyncio peer as the command line says.
 
-    `serve()` yields the port it listens on; `connect(port, concurrency)` yields the call to make.
+    `serve()` yields the port it listens on; `connect(port, concurrency)` yields the call to make,
+    which is given the name to send and returns the greeting.
     """
-
-    async def server() -> None:
-        async with serve() as port:
-            announce(port)
-            await asyncio.Event().wait()
+    words = _words().parse_args()
 
     async def client(port: int, concurrency: int, seconds: float) -> None:
         async with connect(port, concurrency) as call:
-            check(await call())
-            warm = await _calls(call, concurrency, WARM_UP)
+            sent = name(words.body)
+            check(sent, await call(sent))
+            warm = await calls(call, sent, concurrency, min(WARM_UP, seconds))
             watch = Stopwatch()
-            watch.report(await _calls(call, concurrency, seconds), uncounted=len(warm) + 1)
+            latencies = await calls(call, sent, concurrency, seconds)
+            watch.report(latencies, uncounted=len(warm) + 1)
 
-    match sys.argv[1:]:
-        case ["server"]:
-            run(server())
-        case ["client", port, concurrency, seconds]:
-            run(client(int(port), int(concurrency), float(seconds)))
-        case _:
-            raise SystemExit("usage: server | client PORT CONCURRENCY SECONDS")
+    if words.side == "server":
+        RUN[words.loop](serving(serve))
+    else:
+        RUN[words.loop](client(words.port, words.concurrency, words.seconds))
 
 
-def main_threads(serve: Callable[[], None], connect: Callable[[int], Callable[[], str]]) -> None:
+def main_threads(serve: Callable[[], None], connect: Callable[[int], Callable[[str], str]]) -> None:
     """Runs a peer of blocking calls: one thread and one connection for each call in flight.
 
-    `serve()` announces its port and does not return; `connect(port)` opens one connection.
+    `serve()` announces its port and does not return; `connect(port)` opens one connection. An
+    event loop it has none, whatever the command line says.
     """
+    words = _words().parse_args()
+    if words.side == "server":
+        serve()
+        return
+    sent = name(words.body)
+    calls = [connect(words.port) for _ in range(words.concurrency)]
+    for call in calls:
+        check(sent, call(sent))
+    with ThreadPoolExecutor(words.concurrency) as pool:
+        warm = _thread_calls(pool, calls, sent, min(WARM_UP, words.seconds))
+        watch = Stopwatch()
+        latencies = _thread_calls(pool, calls, sent, words.seconds)
+        watch.report(latencies, uncounted=len(warm) + words.concurrency)
 
-    def client(port: int, concurrency: int, seconds: float) -> None:
-        calls = [connect(port) for _ in range(concurrency)]
-        for call in calls:
-            check(call())
-        with ThreadPoolExecutor(concurrency) as pool:
-            warm = _thread_calls(pool, calls, WARM_UP)
-            watch = Stopwatch()
-            latencies = _thread_calls(pool, calls, seconds)
-            watch.report(latencies, uncounted=len(warm) + concurrency)
 
-    match sys.argv[1:]:
-        case ["server"]:
-            serve()
-        case ["client", port, concurrency, seconds]:
-            client(int(port), int(concurrency), float(seconds))
-        case _:
-            raise SystemExit("usage: server | client PORT CONCURRENCY SECONDS")
+def _words() -> argparse.ArgumentParser:
+    parser, client = sides()
+    parser.add_argument("--body", type=int, default=peers.BODY, help="characters of the name")
+    client.add_argument("concurrency", type=int)
+    client.add_argument("seconds", type=float)
+    return parser
+
+
+def sides() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Makes the command line of a peer, `server` or `client PORT`, and the part of its client."""
+    parser = argparse.ArgumentParser()
+    _command.add_loop(parser)
+    both = parser.add_subparsers(dest="side", required=True)
+    both.add_parser("server")
+    client = both.add_parser("client")
+    client.add_argument("port", type=int)
+    return parser, client
+
+
+async def serving(serve: Serve) -> None:
+    """Serves until this process ends."""
+    async with serve() as port:
+        announce(port)
+        await asyncio.Event().wait()
 
 
 def announce(port: int) -> None:
@@ -116,9 +143,9 @@ def announce(port: int) -> None:
     print(port, flush=True)
 
 
-def check(greeting: str) -> None:
+def check(name: str, greeting: str) -> None:
     """Refuses to time a peer that gives the wrong answer."""
-    if greeting != GREETING:
+    if greeting != f"Hello {name}":
         raise SystemExit(f"wrong greeting: {greeting!r}")
 
 
@@ -143,14 +170,15 @@ class Stopwatch:
         print(json.dumps(result), flush=True)
 
 
-async def _calls(call: Call, concurrency: int, seconds: float) -> list[float]:
+async def calls(call: Call, name: str, concurrency: int, seconds: float) -> list[float]:
+    """Makes so many calls at a time for a while; returns how long each took, in seconds."""
     latencies: list[float] = []
     until = time.perf_counter() + seconds
 
     async def worker() -> None:
         start = time.perf_counter()
         while start < until:
-            await call()
+            await call(name)
             end = time.perf_counter()
             latencies.append(end - start)
             start = end
@@ -162,15 +190,15 @@ async def _calls(call: Call, concurrency: int, seconds: float) -> list[float]:
 
 
 def _thread_calls(
-    pool: ThreadPoolExecutor, calls: list[Callable[[], str]], seconds: float
+    pool: ThreadPoolExecutor, calls: list[Callable[[str], str]], name: str, seconds: float
 ) -> list[float]:
     latencies: list[float] = []
     until = time.perf_counter() + seconds
 
-    def worker(call: Callable[[], str]) -> None:
+    def worker(call: Callable[[str], str]) -> None:
         start = time.perf_counter()
         while start < until:
-            call()
+            call(name)
             end = time.perf_counter()
             latencies.append(end - start)
             start = end

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench._process import resident
+
 CORE = "import os, asyncio, httptools, msgspec, uvloop; os.write(1, b'.')"
 SERVICE = """
 import os
@@ -95,20 +97,11 @@ def _start(code: str, flags: Sequence[str], environment: Mapping[str, str]) -> t
         assert process.stdout is not None
         said = process.stdout.read(1)
         seconds = time.perf_counter() - begun
-        memory = _resident(process.pid) if said else 0
+        memory = resident(process.pid) if said else 0
         process.terminate()
     if not said:
         raise RuntimeError("the program did not start")
     return seconds, memory
-
-
-def _resident(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0  # not Linux
-    found = [line.split()[1] for line in text.splitlines() if line.startswith("VmRSS:")]
-    return int(found[0]) * 1024 if found else 0
 
 
 if __name__ == "__main__":

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
-from importlib import metadata
-from pathlib import Path
 
-from bench import _process, _report, _servers
+from bench import _command, _process, _report, _servers
 from bench.brokers import BARE, BROKERS, FASTSTREAM, MEMORY, SERVERS, SERVICE, SHOAL, Peer
 
 START = 60.0  # seconds a program may take beyond the time it measures
@@ -20,11 +16,10 @@ Results = dict[str, dict[str, _report.Cells]]
 
 def main() -> int:
     """Runs the benchmark; the exit status is 1 if a peer crashed."""
-    arguments = parse(sys.argv[1:])
+    arguments = _command.parser("bench.brokers", __doc__, list(BROKERS)).parse_args()
     cores = _process.cores()
     wanted = sorted({SERVERS[name] for name in arguments.only if name in SERVERS})
     rounds: Rounds = {}
-    failed: dict[str, str] = {}
     with _servers.running(wanted, cores.server) as (addresses, missing):
         for name in missing:
             print(f"skipped: {name} (not installed: python -m tests.servers)", flush=True)
@@ -38,21 +33,16 @@ def main() -> int:
             print(f"skipped: {' '.join(key)} ({reason})", flush=True)
             del peers[key]
         print(f"{cores}; {arguments.rounds} rounds of {arguments.seconds:g} s", flush=True)
-        for number in range(arguments.rounds):
-            for (broker, peer), program in peers.items():
-                if f"{broker} {peer}" in failed:
-                    continue
-                print(f"round {number + 1}: {broker} {peer}", file=sys.stderr, flush=True)
-                address = addresses.get(SERVERS.get(broker, ""), "")
-                try:
-                    cells = measure(program, address, arguments.seconds, cores.client)
-                except _process.Crashed as error:
-                    failed[f"{broker} {peer}"] = str(error)
-                    print(f"failed: {broker} {peer}: {error}", flush=True)
-                    continue
-                for cell, figures in cells.items():
-                    known = rounds.setdefault(broker, {}).setdefault(peer, {})
-                    known.setdefault(cell, []).append(figures)
+
+        def one(name: str) -> None:
+            broker, _, peer = name.partition(" ")
+            address = addresses.get(SERVERS.get(broker, ""), "")
+            cells = measure(peers[broker, peer], address, arguments.seconds, cores.client)
+            for cell, figures in cells.items():
+                known = rounds.setdefault(broker, {}).setdefault(peer, {})
+                known.setdefault(cell, []).append(figures)
+
+        failed = _command.turns([" ".join(key) for key in peers], arguments.rounds, one)
 
     results: Results = {
         broker: {
@@ -62,54 +52,24 @@ def main() -> int:
         for broker, peer_cells in rounds.items()
     }
     print(table(results))
-    if arguments.json is not None:
-        environment = _report.environment() | {
-            "pinning": str(cores),
-            "rounds": arguments.rounds,
-            "seconds": arguments.seconds,
-        }
-        result = {
-            "brokers": results,
-            "ratios": ratios(results),
-            "environment": environment,
-            "failed": failed,
-        }
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    result = {
+        "brokers": results,
+        "ratios": ratios(results),
+        "environment": _command.environment(arguments, str(cores)),
+        "failed": failed,
+    }
+    _command.write(arguments.json, result)
     return 1 if failed else 0
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line."""
-
-    def names(text: str) -> list[str]:
-        chosen = text.split(",")
-        unknown = sorted(set(chosen) - BROKERS.keys())
-        if unknown:
-            raise argparse.ArgumentTypeError(
-                f"no broker {', '.join(unknown)}; there are {', '.join(BROKERS)}"
-            )
-        return chosen
-
-    parser = argparse.ArgumentParser(prog="python -m bench.brokers", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each cell (2)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds over all peers (3)")
-    parser.add_argument("--only", type=names, default=list(BROKERS), metavar="NAME,NAME")
-    arguments = parser.parse_args(argv)
-    if arguments.seconds <= 0 or arguments.rounds < 1:
-        parser.error("--seconds and --rounds must be positive")
-    return arguments
 
 
 def lacking(peers: dict[tuple[str, str], Peer]) -> dict[tuple[str, str], str]:
     """Returns what cannot run here, and why."""
     reasons = {}
     for key, peer in peers.items():
-        for package in (*peer.needs, "uvloop"):
-            try:
-                metadata.version(package)
-            except metadata.PackageNotFoundError:
-                reasons[key] = "pip install . -r bench/requirements.txt"
+        try:
+            _command.installed((*peer.needs, "uvloop"))
+        except _process.Unavailable as error:
+            reasons[key] = str(error)
     return reasons
 
 

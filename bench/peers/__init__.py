@@ -22,3 +22,6 @@ GO: tuple[str, ...] = ("gomicro", "nethttp")
 
 BASELINE = "grpc_aio"
 """The peer all others are divided by."""
+
+BODY = 10
+"""Characters of the name that is sent and comes back, unless others are asked for."""

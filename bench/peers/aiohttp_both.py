@@ -35,8 +35,8 @@ async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
     connector = aiohttp.TCPConnector(limit=concurrency)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
-        async def call() -> str:
-            async with session.post(url, data=load.request_body()) as response:
+        async def call(name: str) -> str:
+            async with session.post(url, data=load.request_body(name)) as response:
                 response.raise_for_status()
                 return load.decode_reply(await response.read()).greeting
 

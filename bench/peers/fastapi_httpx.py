@@ -52,8 +52,8 @@ async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     async with httpx.AsyncClient(headers=headers, limits=limits) as client:
 
-        async def call() -> str:
-            response = await client.post(url, content=load.request_body())
+        async def call(name: str) -> str:
+            response = await client.post(url, content=load.request_body(name))
             response.raise_for_status()
             return load.decode_reply(response.content).greeting
 

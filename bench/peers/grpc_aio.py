@@ -45,8 +45,8 @@ async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
             response_deserializer=load.decode_reply,
         )
 
-        async def call() -> str:
-            reply: load.HelloReply = await method(load.HelloRequest(load.NAME))
+        async def call(name: str) -> str:
+            reply: load.HelloReply = await method(load.HelloRequest(name))
             return reply.greeting
 
         yield call

@@ -59,8 +59,8 @@ async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
     async with Channel("127.0.0.1", port, codec=Json()) as channel:
         method = UnaryUnaryMethod(channel, "/Greeter/Hello", load.HelloRequest, load.HelloReply)
 
-        async def call() -> str:
-            reply: load.HelloReply = await method(load.HelloRequest(load.NAME))
+        async def call(name: str) -> str:
+            reply: load.HelloReply = await method(load.HelloRequest(name))
             return reply.greeting
 
         yield call

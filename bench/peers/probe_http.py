@@ -131,9 +131,9 @@ async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
     ]
     request, numbers = REQUEST % port, count()
 
-    async def call() -> str:
+    async def call(name: str) -> str:
         connection = idle.pop()
-        body = load.request_body()
+        body = load.request_body(name)
         reply = await connection.exchange(request % (len(body) + 1, next(numbers), body))
         idle.append(connection)
         return load.decode_reply(reply).greeting

@@ -95,10 +95,10 @@ async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
     loop = asyncio.get_running_loop()
     _, link = await loop.create_connection(Connection, "127.0.0.1", port)
 
-    async def call() -> str:
+    async def call(name: str) -> str:
         number = next(link.ids)
         future = link.calls[number] = loop.create_future()
-        link.send(number, load.request_body())
+        link.send(number, load.request_body(name))
         return load.decode_reply(await future).greeting
 
     yield call

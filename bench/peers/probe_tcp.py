@@ -69,9 +69,9 @@ async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
         (await loop.create_connection(Connection, "127.0.0.1", port))[1] for _ in range(concurrency)
     ]
 
-    async def call() -> str:
+    async def call(name: str) -> str:
         connection = idle.pop()
-        reply = await connection.exchange(load.request_body() + b"\n")
+        reply = await connection.exchange(load.request_body(name) + b"\n")
         idle.append(connection)
         return load.decode_reply(reply).greeting
 

@@ -32,8 +32,8 @@ async def connect(port: int, concurrency: int) -> AsyncIterator[load.Call]:
     async with shoal.connect(registry=f"static://greeter=127.0.0.1:{port}") as client:
         greeter = shoal.stub(Greeter, "greeter", client)
 
-        async def call() -> str:
-            return (await greeter.hello(load.HelloRequest(load.NAME))).greeting
+        async def call(name: str) -> str:
+            return (await greeter.hello(load.HelloRequest(name))).greeting
 
         yield call
 

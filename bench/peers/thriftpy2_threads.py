@@ -51,7 +51,7 @@ def serve() -> None:
     ).serve()
 
 
-def connect(port: int) -> Callable[[], str]:
+def connect(port: int) -> Callable[[str], str]:
     """One connection."""
     client: Any = make_client(
         idl.Greeter,
@@ -61,8 +61,8 @@ def connect(port: int) -> Callable[[], str]:
         trans_factory=TCyBufferedTransportFactory(),
     )
 
-    def call() -> str:
-        greeting: str = client.hello(idl.HelloRequest(name=load.NAME)).greeting
+    def call(name: str) -> str:
+        greeting: str = client.hello(idl.HelloRequest(name=name)).greeting
         return greeting
 
     return call

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
-from bench import _process, _report, _servers
+from bench import _command, _process, _report, _servers
 from bench.__main__ import measure as measure_calls
 from bench.registries import ALL, REGISTRIES, SELECTORS, SERVERS, SIZES
 
@@ -21,9 +19,9 @@ Programs = dict[str, tuple[str, ...]]
 
 def main() -> int:
     """Runs the benchmark; the exit status is 1 if a program crashed."""
-    arguments = parse(sys.argv[1:])
+    known = [*REGISTRIES, "call", *SELECTORS]
+    arguments = _command.parser("bench.registries", __doc__, known, rounds=1).parse_args()
     cores = _process.cores()
-    failed: dict[str, str] = {}
     rounds: dict[str, list[Figures]] = {}
     wanted = [name for name in arguments.only if name in SERVERS]
     with _servers.running(wanted, cores.server) as (addresses, missing):
@@ -31,56 +29,24 @@ def main() -> int:
             print(f"skipped: {name} (not installed: python -m tests.servers)", flush=True)
         names = [name for name in arguments.only if name not in missing]
         print(f"{cores}; {arguments.rounds} rounds of {arguments.seconds:g} s", flush=True)
-        for number in range(arguments.rounds):
-            for name in names:
-                if name in failed:
-                    continue
-                print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-                try:
-                    figures = run(name, addresses.get(name, ""), arguments.seconds, cores)
-                except (_process.Crashed, ValueError) as error:
-                    failed[name] = str(error)
-                    print(f"failed: {name}: {error}", flush=True)
-                else:
-                    rounds.setdefault(name, []).append(figures)
+
+        def one(name: str) -> None:
+            figures = run(name, addresses.get(name, ""), arguments.seconds, cores)
+            rounds.setdefault(name, []).append(figures)
+
+        failed = _command.turns(names, arguments.rounds, one)
 
     results = {name: medians(found) for name, found in rounds.items()}
     print(table(results))
-    if arguments.json is not None:
-        result = {
-            "registries": {name: one for name, one in results.items() if name in REGISTRIES},
-            "selectors": {name: one for name, one in results.items() if name in SELECTORS},
-            "http_call_us": results.get("call", {}).get("cpu_us"),
-            "environment": _report.environment()
-            | {"pinning": str(cores), "rounds": arguments.rounds, "seconds": arguments.seconds},
-            "failed": failed,
-        }
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    result = {
+        "registries": {name: found for name, found in results.items() if name in REGISTRIES},
+        "selectors": {name: found for name, found in results.items() if name in SELECTORS},
+        "http_call_us": results.get("call", {}).get("cpu_us"),
+        "environment": _command.environment(arguments, str(cores)),
+        "failed": failed,
+    }
+    _command.write(arguments.json, result)
     return 1 if failed else 0
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line."""
-    known = [*REGISTRIES, "call", *SELECTORS]
-
-    def names(text: str) -> list[str]:
-        chosen = text.split(",")
-        unknown = sorted(set(chosen) - set(known))
-        if unknown:
-            raise argparse.ArgumentTypeError(
-                f"no {', '.join(unknown)}; there are {', '.join(known)}"
-            )
-        return chosen
-
-    parser = argparse.ArgumentParser(prog="python -m bench.registries", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each figure (2)")
-    parser.add_argument("--rounds", type=int, default=1, help="rounds over all (1)")
-    parser.add_argument("--only", type=names, default=known, metavar="NAME,NAME")
-    arguments = parser.parse_args(argv)
-    if arguments.seconds <= 0 or arguments.rounds < 1:
-        parser.error("--seconds and --rounds must be positive")
-    return arguments
 
 
 def run(name: str, address: str, seconds: float, cores: _process.Cores) -> Figures:
@@ -94,7 +60,11 @@ def run(name: str, address: str, seconds: float, cores: _process.Cores) -> Figur
     module, words = ("selectors", [name]) if name in SELECTORS else ("lookups", [name, address])
     command = [sys.executable, "-m", f"bench.registries.{module}", *words, str(seconds)]
     with _process.run(command, cores.client) as program:
-        figures: Figures = json.loads(program.line(seconds + START))
+        line = program.line(seconds + START)
+        try:
+            figures: Figures = json.loads(line)
+        except ValueError as error:
+            raise _process.Crashed(f"said {line[:100]!r}") from error
     return figures
 
 

@@ -69,9 +69,9 @@ func connect(port int) (load.Call, error) {
 		client.Broker(broker.NewMemoryBroker()),
 		client.ContentType("application/json"),
 	)
-	return func() (string, error) {
+	return func(name string) (string, error) {
 		var reply load.HelloReply
-		req := c.NewRequest(service, "Greeter.Hello", &load.HelloRequest{Name: load.Name})
+		req := c.NewRequest(service, "Greeter.Hello", &load.HelloRequest{Name: name})
 		err := c.Call(context.Background(), req, &reply)
 		return reply.Greeting, err
 	}, nil

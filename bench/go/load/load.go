@@ -3,25 +3,20 @@ package load
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"sort"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
-const (
-	// Name is what is sent: ten characters.
-	Name = "John Smith"
-	// Greeting is what must come back.
-	Greeting = "Hello " + Name
-
-	warmUp = 500 * time.Millisecond
-)
+const warmUp = 500 * time.Millisecond
 
 // HelloRequest is what is asked.
 type HelloRequest struct {
@@ -33,14 +28,16 @@ type HelloReply struct {
 	Greeting string `json:"greeting"`
 }
 
-// Call makes one call and returns the greeting.
-type Call func() (string, error)
+// Call makes one call with a name and returns the greeting.
+type Call func(name string) (string, error)
 
 // Main runs a peer, on one processor, as the command line says. Serve returns the port it listens
 // on and goes on in the background; connect returns the call to make.
 func Main(serve func() (int, error), connect func(port int) (Call, error)) {
 	runtime.GOMAXPROCS(1)
-	switch args := os.Args[1:]; {
+	body := flag.Int("body", 10, "characters of the name")
+	flag.Parse()
+	switch args := flag.Args(); {
 	case len(args) == 1 && args[0] == "server":
 		port, err := serve()
 		exitOn(err)
@@ -55,21 +52,22 @@ func Main(serve func() (int, error), connect func(port int) (Call, error)) {
 		exitOn(err)
 		call, err := connect(port)
 		exitOn(err)
-		client(call, concurrency, time.Duration(seconds*float64(time.Second)))
+		name := strings.Repeat("John Smith", *body/10+1)[:*body]
+		client(call, name, concurrency, time.Duration(seconds*float64(time.Second)))
 	default:
 		exitOn(fmt.Errorf("usage: server | client PORT CONCURRENCY SECONDS"))
 	}
 }
 
-func client(call Call, concurrency int, duration time.Duration) {
-	greeting, err := call()
+func client(call Call, name string, concurrency int, duration time.Duration) {
+	greeting, err := call(name)
 	exitOn(err)
-	if greeting != Greeting {
+	if greeting != "Hello "+name {
 		exitOn(fmt.Errorf("wrong greeting: %q", greeting))
 	}
-	warm := calls(call, concurrency, warmUp)
+	warm := calls(call, name, concurrency, warmUp)
 	cpu, start := processTime(), time.Now()
-	latencies := calls(call, concurrency, duration)
+	latencies := calls(call, name, concurrency, duration)
 	elapsed, used := time.Since(start), processTime()-cpu
 	sort.Slice(latencies, func(i, j int) bool { return latencies[i] < latencies[j] })
 	count := len(latencies)
@@ -82,7 +80,7 @@ func client(call Call, concurrency int, duration time.Duration) {
 	}))
 }
 
-func calls(call Call, concurrency int, duration time.Duration) []time.Duration {
+func calls(call Call, name string, concurrency int, duration time.Duration) []time.Duration {
 	var group sync.WaitGroup
 	each := make([][]time.Duration, concurrency)
 	until := time.Now().Add(duration)
@@ -91,7 +89,7 @@ func calls(call Call, concurrency int, duration time.Duration) []time.Duration {
 		go func() {
 			defer group.Done()
 			for start := time.Now(); start.Before(until); {
-				_, err := call()
+				_, err := call(name)
 				exitOn(err)
 				end := time.Now()
 				each[i] = append(each[i], end.Sub(start))

@@ -50,9 +50,9 @@ func connect(port int) (load.Call, error) {
 		DisableCompression:  true,
 	}}
 	var seq atomic.Int64
-	return func() (string, error) {
+	return func(name string) (string, error) {
 		var body bytes.Buffer
-		if err := json.NewEncoder(&body).Encode(load.HelloRequest{Name: load.Name}); err != nil {
+		if err := json.NewEncoder(&body).Encode(load.HelloRequest{Name: name}); err != nil {
 			return "", err
 		}
 		request, err := http.NewRequest(http.MethodPost, url, &body)
