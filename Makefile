@@ -4,6 +4,7 @@
 #                servers the plugins are for, which it installs where it may
 #   make check   format, lint, types, import rules, documentation, speed against a bare probe
 #   make bench   compare the speed with other frameworks
+#   make bench-streams   the same for streams
 #   make bench-brokers, make bench-registries   the same for these, with their servers
 #   make soak     work a fleet for an hour (SECONDS=3600) and see that nothing grows
 #   make reliability  prove what is promised under failure, and write docs/reliability.md
@@ -16,7 +17,7 @@ SECONDS ?= 3600
 PYTEST ?= -n 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test check format bench bench-brokers bench-registries reliability soak clean
+.PHONY: demo test check format bench bench-streams bench-brokers bench-registries reliability soak clean
 
 $(VENV)/made:
 	@echo "--- a virtual environment in $(VENV)"
@@ -63,6 +64,9 @@ $(VENV)/bench: $(VENV)/installed bench/requirements.txt
 
 bench: $(VENV)/bench
 	$(BIN)/python -m bench $(BENCH)
+
+bench-streams: $(VENV)/bench
+	$(BIN)/python -m bench.streams $(BENCH)
 
 $(VENV)/bench-servers: $(VENV)/bench
 	@$(BIN)/python -m pip install --quiet --editable '.[all]'
