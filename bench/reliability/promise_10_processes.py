@@ -61,10 +61,10 @@ async def _speed(report: Report, seconds: float) -> None:
     for _ in range(3):
         for workers in rates:
             async with Fleet() as fleet:
-                parent = await _start(fleet, workers)
+                parent = await start(fleet, workers)
                 async with fleet.connect() as client:
-                    rate, cost = await _measure(client, parent.ready["pids"], seconds / 3)
-                    held, _ = await _measure(client, parent.ready["pids"], seconds / 3, HOLD)
+                    rate, cost = await measure(client, parent.ready["pids"], seconds / 3)
+                    held, _ = await measure(client, parent.ready["pids"], seconds / 3, HOLD)
                 rates[workers].append(rate)
                 blocked[workers].append(held)
                 costs[workers].append(cost)
@@ -79,7 +79,7 @@ async def _speed(report: Report, seconds: float) -> None:
     report.check(what, two / one, 1.25, "times", machine=True)
 
 
-async def _measure(
+async def measure(
     client: Client, pids: Sequence[int], seconds: float, request: shoal.Request[str] = WORK
 ) -> tuple[float, float]:
     """Return calls a second, and the CPU seconds of a call in the workers."""
@@ -104,7 +104,7 @@ def _cpu(pid: int) -> float:
 
 async def _crashes(report: Report, fleet: Fleet) -> None:
     """Kill a worker again and again under load."""
-    parent = await _start(fleet, WORKERS)
+    parent = await start(fleet, WORKERS)
     seen = _Seen()
     pids = set(map(int, parent.ready["pids"]))
     async with fleet.connect() as client:
@@ -134,8 +134,8 @@ async def _crashes(report: Report, fleet: Fleet) -> None:
 
 async def _drain(report: Report, fleet: Fleet, seconds: float) -> None:
     """Stop all workers with one signal, while others serve."""
-    parent = await _start(fleet, WORKERS)
-    await _start(fleet, 1)
+    parent = await start(fleet, WORKERS)
+    await start(fleet, 1)
     seen = _Seen()
     async with fleet.connect() as client, asyncio.TaskGroup() as group:
         for _ in range(IN_FLIGHT):
@@ -152,14 +152,15 @@ async def _drain(report: Report, fleet: Fleet, seconds: float) -> None:
 
 async def _orphans(report: Report, fleet: Fleet) -> None:
     """Kill the parent."""
-    parent = await _start(fleet, WORKERS)
+    parent = await start(fleet, WORKERS)
     pids = set(map(int, parent.ready["pids"]))
     os.kill(parent.pid, signal.SIGKILL)
     await parent.wait()
     report.check("workers left 5 s after the death of their parent", await _left(pids, 5.0), 0, "")
 
 
-async def _start(fleet: Fleet, workers: int) -> Process:
+async def start(fleet: Fleet, workers: int) -> Process:
+    """Start a service of so many processes; `pids` of what it is ready with are theirs."""
     parent = await fleet.start(__name__, "proof", f"--workers={workers}", "--broker=memory")
     pids = [parent.ready["pid"]] + [(await parent.line())["pid"] for _ in range(workers - 1)]
     parent.ready["pids"] = pids
