@@ -17,14 +17,13 @@ _names: dict[str, str] = {}
 
 
 class Header(dict[str, str]):
-    """A header many messages share; a transport may keep its encoded form in `encoded`.
+    """A header many messages share; it must not change once a message carries it.
 
-    `names` are the canonical names in that. It must not change once a message carries it.
+    A transport may keep in `forms` how it looks encoded beside headers of certain names.
     """
 
-    __slots__ = ("encoded", "names")
-    encoded: bytes
-    names: frozenset[str]
+    __slots__ = ("forms",)
+    forms: dict[tuple[str, ...], str]
 
     def __repr__(self) -> str:
         return f"Header({shown(self)})"

@@ -97,10 +97,10 @@ def test_headers_are_a_new_dict() -> None:
     assert Message().header is not Message().header
 
 
-def test_a_header_keeps_one_encoded_form() -> None:
+def test_a_header_keeps_its_encoded_forms() -> None:
     header = Header({"A": "b"})
-    assert not hasattr(header, "encoded")
-    header.encoded = b"A: b\r\n"
+    assert not hasattr(header, "forms")
+    header.forms = {(): "A: b\r\n"}
     assert header == {"A": "b"}
     with pytest.raises(AttributeError):
         header.other = 1  # type: ignore[attr-defined]  # there is no room for more

@@ -41,6 +41,8 @@ class EventTransport(HttpTransport):
 class PostSocket(ClientSocket):
     """A publisher's connection: one post at a time."""
 
+    _knowable = 0  # the status of each answer is needed
+
     def __init__(self, host: str, buffer: memoryview, max_message: int, timeout: float) -> None:
         super().__init__(host, buffer, max_message, timeout)
         self._host = self._start.partition(b"\r\n")[2]
@@ -62,26 +64,21 @@ class PostSocket(ClientSocket):
         self._lost = True
         self._transport.abort()
 
-    def _known(self, data: bytes) -> bool:
-        return False  # the status of each answer is needed
-
-    def _received(self, message: Message) -> None:
+    def _parsed(self, message: Message) -> None:
         status = self._parser.get_status_code()
         if status < 200:
             return  # it announces a response
         message.header[STATUS] = str(status)
         if message.header.get("Connection", "").lower() == "close":
             self.shut(ConnectionClosed(f"{self.remote} asked to close the connection"))
-        HttpSocket._received(self, message)
+        HttpSocket._parsed(self, message)
 
 
 class EventSocket(ServerSocket):
     """A subscriber's connection: requests carry method and target, answers a status."""
 
+    _knowable = 0  # the target of each request is needed
     _target = b""
-
-    def _known(self, data: bytes) -> bool:
-        return False  # the target of each request is needed
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

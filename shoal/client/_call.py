@@ -9,13 +9,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from shoal import context
+from shoal import context, wire
 from shoal.client import CallOptions, Request
+from shoal.codec import Codec
 from shoal.deadlines import TICK, Deadlines, Limit
 from shoal.errors import Error, Timeout, Unavailable
+from shoal.message import Header, Message
 from shoal.middleware import Call
 from shoal.registry import Node
 from shoal.selector import GaveUp, Next
+from shoal.transport import Socket
 from shoal.wire import CLIENT
 
 TRANSPORT = "shoal.transport"
@@ -39,6 +42,27 @@ class Outgoing(Call):
         return call
 
 
+class Target(Struct):
+    """What all requests to an endpoint in one content type have in common."""
+
+    shared: Header
+    codec: Codec
+    content_type: str
+    enveloped: bool
+    plain: Header | None = None
+    """What a good reply shared with others: the next one that shares it is as good."""
+
+    def read(self, reply: Message, into: Any) -> Any:
+        """Return what a reply holds. Raises the error it carries, and BadRequest."""
+        shared = reply.shared
+        if shared is None or shared is not self.plain:
+            body = wire.reply_body(reply, self.content_type, self.codec)
+            self.plain = None if self.enveloped else shared
+        else:
+            body = reply.body
+        return self.codec.decode(body, into)
+
+
 class Attempts(Struct):
     """What the attempts of one call have in common."""
 
@@ -57,6 +81,10 @@ class Attempts(Struct):
     """What the last of them failed with."""
     seen: tuple[str, ...] = ()
     """Their addresses."""
+    target: Target | None = None
+    message: Message | None = None
+    socket: Socket | None = None
+    """What the attempt that runs has for itself."""
     inherited: bool = False
     """Whether `when` is the deadline of the caller, rather than the call's own."""
 
@@ -96,9 +124,6 @@ class Attempts(Struct):
             error.detail += f"; {self.where()} after {elapsed:.3f} s"
 
 
-Exchange = Callable[[Node, Attempts, float], Awaitable[Any]]
-
-
 class Given(Next):
     """Chooses among addresses that the caller gave, in turn from a random one."""
 
@@ -127,18 +152,18 @@ def said(error: BaseException, limit: Limit) -> Exception:
 
 
 async def timed(
-    deadlines: Deadlines, exchange: Exchange, node: Node, attempts: Attempts, now: float
+    deadlines: Deadlines, exchange: Awaitable[Any], attempts: Attempts, now: float
 ) -> Any:
     """Run an attempt, which `exchange` does, within its own time limit."""
     request = attempts.request
     seconds = attempts.options.get("attempt_timeout", attempts.when - now)
     attempts.until = min(attempts.when, now + seconds)
     if attempts.until == attempts.when:
-        return await exchange(node, attempts, now)
+        return await exchange
     limit = deadlines.until(attempts.until)
     try:
         with limit:
-            return await exchange(node, attempts, now)
+            return await exchange
     except TimeoutError:
         if not limit.expired:
             raise

@@ -14,6 +14,7 @@ from shoal.errors import ConnectionClosed, Error, Timeout
 from shoal.message import Header, Message
 from shoal.transport import Socket
 
+TURN = 32  # items that may be sent before others get a turn: a fast reader is never waited for
 QUIET = 0.05  # seconds without a message before a stream that was half closed is asked after
 PATIENCE = 5.0  # the longest time between two such questions
 
@@ -39,6 +40,7 @@ class RpcStream(Stream[Reply], Generic[Reply]):
         self._header = dict(header)
         self._ended: Exception | None = None
         self._sent_end = False
+        self._count = 0  # items that were sent
         self._heard = 0  # messages that came
         self._asking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -74,6 +76,9 @@ class RpcStream(Stream[Reply], Generic[Reply]):
             raise ConnectionClosed("close_send was called on this stream: it takes no more items")
         try:
             await self._put(self._codec.encode(item))
+            self._count += 1
+            if self._count % TURN == 0:
+                await asyncio.sleep(0)
         except ConnectionClosed:
             if self._late is not None:
                 raise self._late from None

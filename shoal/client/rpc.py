@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import itertools
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -35,13 +33,13 @@ from shoal.client._call import (
     said,
     timed,
 )
+from shoal.client._exchange import Exchanges
 from shoal.client._hedge import Hedges
 from shoal.client._pool import Pool
 from shoal.client._publish import publish
 from shoal.client._repeats import Repeats, backoff
 from shoal.client._settings import ClientSettings
 from shoal.client._stream import RpcStream, late
-from shoal.codec import Codec
 from shoal.deadlines import TICK, Deadlines
 from shoal.errors import (
     BadRequest,
@@ -50,11 +48,10 @@ from shoal.errors import (
     Timeout,
 )
 from shoal.health import Gauge, gauges
-from shoal.message import Header, Message
 from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Node
 from shoal.selector import GaveUp, Next, Selector
-from shoal.transport import Socket, Transport
+from shoal.transport import Transport
 
 FOREIGN = (
     "this client belongs to the event loop that used it first, and is used in another:"
@@ -85,11 +82,10 @@ class RpcClient(Client):
         self._routed = bool(self._route_service or self._route_address)
         self._ready = selector.ready
         self._pool = Pool(transport, size=settings.pool_size, ttl=settings.pool_ttl)
+        self._exchanges = Exchanges(self._pool, codecs)
         self._repeats = Repeats(settings.retries)
         self._breakers = Breakers()
         self._hedges = Hedges(self._repeats.budget.spend)
-        self._ids = itertools.count()
-        self._headers: dict[tuple[str, str, str], tuple[Header, Codec]] = {}
         self._deadlines: Deadlines | None = None
         self._call = chain(middleware, self._run_call) if middleware else None
         self._open = chain(middleware, self._run_open) if middleware else None
@@ -124,16 +120,19 @@ class RpcClient(Client):
     ) -> Coroutine[Any, Any, Any]:
         """Return what runs a call; the time it may take begins now."""
         running = context.current.get()
-        started = self._bound()[0].time()
+        deadlines = self._bound()
+        started = deadlines.loop.time()
         when = started + options.get("timeout", self._timeout)
         metadata = metadata_of(running, options, added)
         attempts = Attempts(request, options, metadata, started, when, when)
         if running.deadline is not None and running.deadline < when:
             attempts.when = attempts.until = running.deadline
             attempts.inherited = True
-        return self._hedged(attempts) if options.get("hedge") else self._run(attempts)
+        if options and options.get("hedge"):
+            return self._hedged(attempts, deadlines)
+        return self._run(attempts, deadlines)
 
-    async def _hedged(self, attempts: Attempts) -> Any:
+    async def _hedged(self, attempts: Attempts, deadlines: Deadlines) -> Any:
         """Send the request to one node, and to a second if the first is slow."""
         request = attempts.request
         if not attempts.options.get("idempotent"):
@@ -141,63 +140,71 @@ class RpcClient(Client):
 
         def second() -> Coroutine[Any, Any, Any]:
             tried = [] if attempts.node is None else [attempts.node.id]
-            return self._run(replace(attempts, until=attempts.when, node=None, tried=tried))
+            other = replace(attempts, until=attempts.when, node=None, socket=None, tried=tried)
+            return self._run(other, deadlines)
 
         key = (request.service, request.endpoint)
-        return await self._hedges.run(key, self._run(attempts), second)
+        return await self._hedges.run(key, self._run(attempts, deadlines), second)
 
-    async def _run(self, attempts: Attempts) -> Any:
+    async def _run(self, attempts: Attempts, deadlines: Deadlines) -> Any:
         """Send the request to one node, and to others as long as that is safe and in time."""
         request, options, tried = attempts.request, attempts.options, attempts.tried
         service, endpoint, breakers = request.service, request.endpoint, self._breakers
-        loop, deadlines = self._bound()
-        exchange = self._exchange
-        if "attempt_timeout" in options:
-            exchange = functools.partial(timed, deadlines, exchange)
+        loop, exchanges = deadlines.loop, self._exchanges
         self._repeats.calls += 1
-        limit = deadlines.until(attempts.when)
+        limit = deadlines.begin(attempts.when)
         try:
-            with limit:
-                if attempts.when <= attempts.started:
-                    raise TimeoutError
-                mark: Mark = self._selector.mark
-                if options or self._routed:
-                    service, choose, mark = await self._chooser(service, options)
+            if attempts.when <= attempts.started:
+                raise TimeoutError
+            mark: Mark = self._selector.mark
+            if options or self._routed:
+                service, choose, mark = await self._chooser(service, options)
+            else:
+                choose = self._ready.get(service) or await self._selector.select(service)
+            while True:
+                begun = loop.time()
+                if breakers.circuits:
+                    node = choose(breakers.avoid((service, endpoint), tried, begun))
                 else:
-                    choose = self._ready.get(service) or await self._selector.select(service)
-                while True:
-                    begun = loop.time()
+                    node = choose(tried)
+                if attempts.last is not None and attempts.knows(node):
+                    mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
+                    raise attempts.last
+                attempts.node = node
+                try:
+                    if options and "attempt_timeout" in options:
+                        exchange = exchanges.run(node, attempts, begun)
+                        reply = await timed(deadlines, exchange, attempts, begun)
+                    else:  # what exchanges.run does: to await it costs as much as what it does
+                        socket = exchanges.sent(node, attempts, begun)
+                        socket = socket or await exchanges.send(node, attempts)
+                        reply = exchanges.replied(await socket.recv(), node, attempts, begun)
+                except BaseException as error:
+                    exchanges.end(attempts, error)
+                    now, says = loop.time(), said(error, limit)
+                    mark(service, node, says, now - begun)
+                    breakers.failed((service, endpoint), node.id, says, now)
+                    if not isinstance(error, Error):
+                        raise
+                    self._again(attempts, error, now, now - begun)
+                else:
+                    now = loop.time()
+                    mark(service, node, None, now - begun)
                     if breakers.circuits:
-                        node = choose(breakers.avoid((service, endpoint), tried, begun))
-                    else:
-                        node = choose(tried)
-                    if attempts.last is not None and attempts.knows(node):
-                        mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
-                        raise attempts.last
-                    attempts.node = node
-                    try:
-                        reply = await exchange(node, attempts, begun)
-                    except BaseException as error:
-                        now, says = loop.time(), said(error, limit)
-                        mark(service, node, says, now - begun)
-                        breakers.failed((service, endpoint), node.id, says, now)
-                        if not isinstance(error, Error):
-                            raise
-                        self._again(attempts, error, now, now - begun)
-                    else:
-                        now = loop.time()
-                        mark(service, node, None, now - begun)
-                        if breakers.circuits:
-                            breakers.succeeded((service, endpoint), node.id, now)
-                        return reply
-                    if len(tried) > 1:
-                        await asyncio.sleep(backoff(len(tried)))
-                    if service not in self._ready and mark is not mark_nothing:
-                        # Nobody is left: the registry may know others, or the same elsewhere.
-                        service, choose, mark = await self._chooser(request.service, options)
-                        tried[:] = [""] * len(tried)
-        except TimeoutError:
+                        breakers.succeeded((service, endpoint), node.id, now)
+                    return reply
+                if len(tried) > 1:
+                    await asyncio.sleep(backoff(len(tried)))
+                if service not in self._ready and mark is not mark_nothing:
+                    # Nobody is left: the registry may know others, or the same elsewhere.
+                    service, choose, mark = await self._chooser(request.service, options)
+                    tried[:] = [""] * len(tried)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and not limit.end():
+                raise
             raise attempts.late(loop.time()) from None
+        finally:
+            limit.end()
 
     def _again(self, attempts: Attempts, error: Error, now: float, elapsed: float) -> None:
         """Raise the error an attempt ended in, unless another one may follow."""
@@ -207,60 +214,6 @@ class RpcClient(Client):
         if not self._repeats.may(attempts, error):
             raise error
         attempts.failed(error)
-
-    async def _exchange(self, node: Node, attempts: Attempts, now: float) -> Any:
-        """Send one request to one node and return its reply."""
-        request = attempts.request
-        shared, codec = self._shared(request, node)
-        id = str(next(self._ids))
-        body = wire.pack_request(codec, id, request.endpoint, codec.encode(request.message))
-        header = {"Micro-Id": id, "Timeout": wire.timeout_value(attempts.until - now)}
-        if attempts.metadata:
-            header = {**attempts.metadata, **header}
-        message = Message(header, body, shared)
-        address = node.address
-        socket = self._pool.take(address)
-        try:
-            if socket is None:
-                socket = await self._dial(request.service, node)
-            if not socket.try_send(message):
-                try:
-                    await socket.send(message)
-                except ConnectionClosed as error:
-                    if not error.unsent:
-                        raise
-                    # It was closed while it was idle, before this call touched it.
-                    socket = await self._dial(request.service, node)
-                    await socket.send(message)
-            reply = await socket.recv()
-        except BaseException as error:
-            if socket is not None and not (isinstance(error, BadRequest) and error.unsent):
-                self._pool.drop(socket)
-            if isinstance(error, ConnectionClosed):
-                error.detail = f"{request.service} at {address}: {error.detail}"
-            raise
-        self._pool.give(address, socket, now)
-        return codec.decode(wire.reply_body(reply, shared["Content-Type"], codec), request.reply)
-
-    async def _dial(self, service: str, node: Node) -> Socket:
-        try:
-            return await self._pool.dial(node)
-        except Error as error:
-            error.unsent = True
-            error.detail = f"{service}: {error.detail}"
-            raise
-
-    def _shared(self, request: Request[Any], node: Node) -> tuple[Header, Codec]:
-        content_type = request.content_type or self._codecs.content_type(request.message)
-        if node.metadata.get("protocol") != "mucp":
-            content_type = wire.node_content_type(content_type, node.metadata)
-        key = (request.service, request.endpoint, content_type)
-        found = self._headers.get(key)
-        if found is None:
-            found = wire.request_header(*key), self._codecs[content_type]
-            if len(self._headers) < 4096:
-                self._headers[key] = found
-        return found
 
     async def _chooser(self, service: str, options: CallOptions) -> tuple[str, Next, Mark]:
         addresses = options.get("address") or self._route_address
@@ -273,22 +226,24 @@ class RpcClient(Client):
         )
         return service, choose, self._selector.mark
 
-    def _bound(self) -> tuple[asyncio.AbstractEventLoop, Deadlines]:
-        """Return the loop that used this client first, and its deadlines, which tell who is not
-        of that loop. (Asking for the running loop is a system call, too much for every call.)"""
+    def _bound(self) -> Deadlines:
+        """Return the deadlines of the loop that used this client first; they tell who is not of it.
+
+        (Asking for the running loop is a system call, too much for every call.)
+        """
         deadlines = self._deadlines
         if deadlines is None or deadlines.loop.is_closed():
             deadlines = self._deadlines = Deadlines(asyncio.get_running_loop())
         if deadlines.thread != get_ident():
             raise RuntimeError(FOREIGN)
-        return deadlines.loop, deadlines
+        return deadlines
 
-    def _at_home(self) -> tuple[asyncio.AbstractEventLoop, Deadlines]:
+    def _at_home(self) -> Deadlines:
         """Return the same, where a system call does not matter and no deadline tells."""
-        loop, deadlines = self._bound()
-        if loop is not asyncio.get_running_loop():
+        deadlines = self._bound()
+        if deadlines.loop is not asyncio.get_running_loop():
             raise RuntimeError(FOREIGN)
-        return loop, deadlines
+        return deadlines
 
     # Streams
 
@@ -296,7 +251,8 @@ class RpcClient(Client):
     async def stream(
         self, request: Request[Reply], **options: Unpack[CallOptions]
     ) -> AsyncIterator[Stream[Reply]]:
-        loop, deadlines = self._at_home()
+        deadlines = self._at_home()
+        loop = deadlines.loop
         running = context.current.get()
         started = loop.time()
         timeout = options.get("timeout")
@@ -349,16 +305,21 @@ class RpcClient(Client):
 
     async def _open_on(self, node: Node, call: Outgoing) -> RpcStream[Any]:
         request = call.request
-        shared, codec = self._shared(request, node)
-        id = str(next(self._ids))
+        target = self._exchanges.target(request, node)
+        id = str(next(self._exchanges.ids))
         metadata = metadata_of(context.current.get(), call.options, context.checked(call.header))
         header = {**metadata, "Micro-Id": id, "Micro-Stream": id}
         if call.when is not None:
             header["Timeout"] = wire.timeout_value(call.when - asyncio.get_running_loop().time())
-        socket = await self._dial(request.service, node)
+        socket = await self._exchanges.dial(request.service, node)
         try:
             stream: RpcStream[Any] = RpcStream(
-                socket, codec, request.reply, shared, header, tells_end="shoal" in node.metadata
+                socket,
+                target.codec,
+                request.reply,
+                target.shared,
+                header,
+                tells_end="shoal" in node.metadata,
             )
             await stream.open()
             if request.message is not None:
@@ -380,7 +341,7 @@ class RpcClient(Client):
         await self._publish(call)
 
     async def _run_publish(self, call: Call) -> None:
-        await publish(self._broker, self._codecs, call, self._timeout, self._bound()[1])
+        await publish(self._broker, self._codecs, call, self._timeout, self._bound())
 
     async def close(self) -> None:
         await self._pool.close()

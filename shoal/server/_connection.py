@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from shoal import context, wire
 from shoal.codec import Codec
+from shoal.deadlines import Limit
 from shoal.endpoints import Method
 from shoal.errors import (
     BadRequest,
@@ -43,7 +45,6 @@ class Connection:
         self._socket = socket
         self._task = asyncio.current_task()
         self._base = contextvars.copy_context()
-        self._limit = server.deadlines.until(0.0)  # of one unary request after another
         self._begun: Begun | None = None
         self._running = False
         self._gone = False
@@ -56,7 +57,6 @@ class Connection:
         """Answer requests until the peer closes, or the server is stopped."""
         socket = self._socket
         socket.on_lost(self._lost)
-        socket.on_message(self._take)
         receive, base = socket.recv, self._base
         message = Message()
         try:
@@ -64,12 +64,14 @@ class Connection:
                 message = await receive()
                 if self._header is None:
                     self._header = message.headers()
+                    socket.on_message(self._take)
                 self._running = True
                 begun, self._begun = self._begun, None
                 if begun is None:
                     reply = await isolated(base.copy(), self._answer(message))
                 else:
-                    reply = await resumed(*begun)
+                    context, coroutine, waiting = begun
+                    reply = await resumed(coroutine, waiting, context.run)
                 if reply is not None:
                     try:
                         await socket.send(reply)
@@ -129,14 +131,12 @@ class Connection:
         The handler sees the connection's task as its own, which waits for a message meanwhile;
         if something has to be waited for, that task goes on with it.
         """
-        server, task, shared = self._server, self._task, message.shared
-        known = None if shared is None else server.known.get(id(shared))
-        if known is None or task is None or self._header is None or self._begun is not None:
+        server, task = self._server, self._task
+        known = server.known.get(id(message.shared))
+        if known is None or task is None or self._begun is not None or not server.at_ease():
             return False
-        if not server.at_ease():
-            return False
-        _, method, codec, content_type = known
-        incoming = Incoming(method, codec, message.header, message.body, content_type, "")
+        _, method, codec, shared = known
+        incoming = Incoming(method, codec, message.header, message.body, shared)
         context, coroutine = self._base.copy(), self._unary(incoming)
         asyncio.tasks._enter_task(server.loop, task)
         try:
@@ -197,7 +197,7 @@ class Connection:
         if (
             message.shared is not None
             and incoming.method.is_async  # one for a thread may have to wait for it
-            and wire.envelope(incoming.codec) is None
+            and incoming.id is None
         ):
             server.know(message.shared, incoming)
         return await self._unary(incoming)
@@ -242,7 +242,7 @@ class Connection:
                 content_type = wire.LEGACY.get(content_type, content_type)
         codec = server.codecs[content_type]
         functions = wire.envelope(codec)
-        id: str | int = ""
+        id: str | int | None = None
         if functions is not None:
             id = wire.id_of(header)
             if "Micro-Stream" not in header:
@@ -251,7 +251,8 @@ class Connection:
         method = server.methods.get(name)
         if method is None:
             raise _unknown(name, server.methods)
-        return Incoming(method, codec, header, body, codec.content_type, id)
+        shared = server.reply_header(codec.content_type)
+        return Incoming(method, codec, header, body, shared, id)
 
     def _codec(self, header: dict[str, str]) -> Codec | None:
         """Return the codec of a request that failed early; None if it names an unknown one."""
@@ -266,7 +267,8 @@ class Connection:
     async def _unary(self, incoming: Incoming) -> Message:
         """Return the reply to a request that has one."""
         header, method, codec = incoming.header, incoming.method, incoming.codec
-        server, limit = self._server, self._limit
+        server = self._server
+        limit: Limit | None = None
         started = server.began()
         timeout = wire.timeout(header)
         when = None if timeout is None else started + timeout
@@ -275,27 +277,33 @@ class Connection:
             request = None
             if method.request is not None:
                 request = codec.decode(incoming.body, method.request)
-            if when is None:
-                reply = await server.run(method, request, header)
+            running: Any = server.run(method, request, header)
+            try:  # what does not wait needs no limit
+                waiting = running.send(None) if type(running) is CoroutineType else running
+            except StopIteration as stop:
+                reply = stop.value
             else:
-                limit.when = when
-                with limit:
-                    reply = await server.run(method, request, header)
+                if waiting is not running:
+                    running = resumed(running, waiting)
+                if when is None:
+                    reply = await running
+                else:
+                    with server.deadlines.until(when) as limit:
+                        reply = await running
             body = b"" if method.reply is None else codec.encode(reply)
         except Error as error:
             return server.failed(header, error, codec)
         except TimeoutError as error:
-            if timeout is None or not limit.expired:
+            if timeout is None or limit is None or not limit.expired:
                 return server.failed(header, unexpected(method.name, error), codec)
             return server.failed(header, late(method.name, timeout), codec)
         except Exception as error:
             return server.failed(header, unexpected(method.name, error), codec)
         finally:
             server.ended(incoming, started)
-        functions = wire.envelope(codec)
-        if functions is not None:
-            body = functions.pack_response(incoming.id, "", body)
-        return Message(wire.reply_ids(header), body, server.reply_header(incoming.content_type))
+        if incoming.id is not None:
+            body = wire.envelope(codec).pack_response(incoming.id, "", body)
+        return Message(wire.reply_ids(header), body, incoming.shared)
 
     async def _event(self, message: Message) -> Message:
         """Deliver an event that came over the transport; Go Micro answers it with its headers."""

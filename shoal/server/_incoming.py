@@ -10,7 +10,7 @@ from msgspec import Struct
 from shoal.codec import Codec
 from shoal.endpoints import Method
 from shoal.errors import Error, InternalServerError, Timeout
-from shoal.message import shown
+from shoal.message import Header, shown
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,10 @@ class Incoming(Struct):
     codec: Codec
     header: dict[str, str]
     body: bytes
-    content_type: str
-    id: str | int
-    """The request's id, of the type its legacy envelope has it in."""
+    shared: Header
+    """What all good replies in its content type have in common."""
+    id: str | int | None = None
+    """Its id, of the type its legacy envelope has it in; None if there is no envelope."""
 
     def __repr__(self) -> str:
         return f"Incoming({self.method.name}, {shown(self.header)}, {len(self.body)} bytes)"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Run = Callable[..., Any]
 
 
 @types.coroutine
@@ -22,21 +23,22 @@ def isolated(context: Context, coroutine: Coroutine[Any, Any, T]) -> Generator[A
     except StopIteration as stop:
         value: T = stop.value
         return value
-    return (yield from _go_on(context, coroutine, waiting))
+    return (yield from _resumed(context.run, coroutine, waiting))
 
 
 @types.coroutine
 def resumed(
-    context: Context, coroutine: Coroutine[Any, Any, T], waiting: Any
+    coroutine: Coroutine[Any, Any, T], waiting: Any, run: Run | None = None
 ) -> Generator[Any, Any, T]:
-    """Go on with a coroutine that was begun in `context` and waits for something now."""
-    return (yield from _go_on(context, coroutine, waiting))
+    """Go on with a coroutine that was begun, by `run` of a context, and waits for something now."""
+    return (yield from _resumed(run or _here, coroutine, waiting))
 
 
-def _go_on(
-    context: Context, coroutine: Coroutine[Any, Any, T], waiting: Any
-) -> Generator[Any, Any, T]:
-    run = context.run
+def _here(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _resumed(run: Run, coroutine: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any, T]:
     try:
         while True:
             try:

@@ -73,8 +73,9 @@ class RpcServer(Server):
         self.errors = 0
         self.refusing = False
         self.stopping = False
-        self.known: dict[int, tuple[Header, Method, Codec, str]] = {}
-        """What unary requests ask for, by the identity of a head many of them have."""
+        self.known: dict[int, tuple[Header, Method, Codec, Header]] = {}
+        """What unary requests ask for and what their replies share, by the identity of a head many
+        of them have."""
         self.spans: deque[tuple[str, dict[str, str], float, float]] = deque(maxlen=SPANS)
         """Name, header, Unix time of the end and seconds of the last requests."""
         self.idle: Callable[[], None] | None = None
@@ -282,7 +283,7 @@ class RpcServer(Server):
         """Remember what requests ask for whose heads begin like this one's."""
         if len(self.known) >= KNOWN:
             self.known.clear()
-        self.known[id(shared)] = shared, incoming.method, incoming.codec, incoming.content_type
+        self.known[id(shared)] = shared, incoming.method, incoming.codec, incoming.shared
 
     def at_ease(self) -> bool:
         """Whether a request may start as soon as it comes."""
@@ -320,6 +321,9 @@ class RpcServer(Server):
     def run(self, method: Method, request: Any, header: dict[str, str]) -> Awaitable[Any]:
         """Run a method inside the middleware; gives its reply, or the iterator of replies."""
         if self._chain is None:
+            if method.awaited and method.request is not None:  # the ordinary case
+                coroutine: Awaitable[Any] = method.function(request)
+                return coroutine
             return self.invoke(method, request)
         call = _Handling("server", self.name, method.name, request, header, method.streams)
         call.method = method

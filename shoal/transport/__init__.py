@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -30,7 +30,7 @@ class Socket(Protocol):
         """
 
     @abstractmethod
-    async def recv(self) -> Message:
+    def recv(self) -> Awaitable[Message]:
         """Return the next message.
 
         Raises ConnectionClosed at the end, after everything that had arrived was returned, and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from shoal.errors import ConnectionClosed, Error
@@ -59,7 +59,7 @@ class Connection(Accepted, asyncio.BufferedProtocol, asyncio.Protocol, Socket):
     def data_received(self, data: bytes) -> None:
         """Take the bytes, all of them before this returns.
 
-        Calls `_received` with each message that is complete, and `shut` if it cannot be one; does
+        Calls `_arrived` with each message that is complete, and `shut` if it cannot be one; does
         nothing when lost.
         """
         raise NotImplementedError
@@ -68,11 +68,12 @@ class Connection(Accepted, asyncio.BufferedProtocol, asyncio.Protocol, Socket):
         """Return a message as bytes. Raises BadRequest if it cannot be sent."""
         raise NotImplementedError
 
-    def _received(self, message: Message) -> None:
+    def _arrived(self, message: Message) -> None:
         inbox = self._inbox
         inbox.put(message)
         if inbox.messages and not self._paused and not self._lost and self._full():
             self._paused = True
+            inbox.taken = self._read_on
             self._transport.pause_reading()
 
     async def serve(self, sockets: AcceptedSockets) -> None:
@@ -85,7 +86,9 @@ class Connection(Accepted, asyncio.BufferedProtocol, asyncio.Protocol, Socket):
         data = self._encode(message)
         if self._writable is not None:
             await self._drained()
-        if self._lost:
+        # uvloop tells that the connection is lost in the next turn of the loop only, and for who
+        # sends without an end there is none.
+        if self._lost or self._transport.is_closing():
             error = ConnectionClosed(f"the connection to {self.remote} is closed")
             error.unsent = True
             raise error
@@ -104,11 +107,8 @@ class Connection(Accepted, asyncio.BufferedProtocol, asyncio.Protocol, Socket):
     def on_message(self, take: Callable[[Message], bool]) -> None:
         self._inbox.take = take
 
-    async def recv(self) -> Message:
-        message = await self._inbox
-        if self._paused:
-            self._read_on()
-        return message
+    def recv(self) -> Awaitable[Message]:
+        return self._inbox.get()
 
     def on_lost(self, callback: Callable[[], object]) -> None:
         self._on_lost = callback
@@ -211,6 +211,7 @@ class Connection(Accepted, asyncio.BufferedProtocol, asyncio.Protocol, Socket):
             return
         if self._unread() <= self._max_message // 2:
             self._paused = False
+            self._inbox.taken = None
             self._transport.resume_reading()
 
     # The end

@@ -18,6 +18,7 @@ _FRAMING = frozenset(
 # that sends ever new names can neither grow them nor keep them useless; long names are not kept.
 _LIMIT = 4096
 _LONGEST = 64
+_FORMS = 64  # kept for each shared header
 _names: dict[bytes, str] = {}
 _prefixes: dict[str, str] = {}
 
@@ -52,14 +53,37 @@ def encode(header: Mapping[str, str]) -> bytes:
     return "".join(lines).encode("utf-8", "replace")
 
 
-def encode_shared(shared: Header) -> bytes:
-    """Return the lines of a header many messages share, made once."""
+def encode_both(header: Mapping[str, str], shared: Header) -> bytes:
+    """Return the lines of a message's own header and of the one it shares with others.
+
+    What is shared comes first, so that the peer can know it again, unless both have a name: a
+    reader takes the first of two. Raises BadRequest as `encode` does.
+    """
+    names = tuple(header)
     try:
-        return shared.encoded
-    except AttributeError:
-        shared.encoded = encode(shared)
-        shared.names = frozenset(map(canonical, shared))
-        return shared.encoded
+        form = shared.forms[names]
+    except (AttributeError, KeyError):
+        form = _form(names, shared)
+    values = tuple(header.values())
+    for value in values:
+        if not value.isprintable():
+            values = tuple(map(clean, values))
+            break
+    return (form % values).encode("utf-8", "replace")
+
+
+def _form(names: tuple[str, ...], shared: Header) -> str:
+    """Return the lines as a format of the values of the header's own names; made once."""
+    if not hasattr(shared, "forms"):
+        shared.forms = {}
+    # The connection's own lines are left out: their values become nothing.
+    own = "".join(f"{_prefix(name)}%s\r\n" if _prefix(name) else "%.0s" for name in names)
+    lines = encode(shared).decode().replace("%", "%%")
+    alike = {canonical(name) for name in names}.isdisjoint(map(canonical, shared))
+    form = lines + own if alike else own + lines
+    if len(shared.forms) < _FORMS:
+        shared.forms[names] = form
+    return form
 
 
 def carried(header: Mapping[str, str]) -> dict[str, str]:

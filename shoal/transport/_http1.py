@@ -12,9 +12,9 @@ from typing import Any
 import httptools
 
 from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
-from shoal.message import Message, canonical, clean
+from shoal.message import Message, clean
 from shoal.transport._connection import Connection
-from shoal.transport._header import _names, encode, encode_shared, read_name
+from shoal.transport._header import _names, encode, encode_both, read_name
 from shoal.transport._heads import LARGEST, known, learn
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class HttpSocket(Connection):
 
     _start: bytes  # what every message of this side begins with
     _ordinary: bytes  # what an ordinary message of the other side begins with
+    _knowable = LARGEST  # bytes of a message whose head may be known again
     _last = False  # the peer said that this message is its last one
     _deaf = False  # and it has come: whatever follows is nobody's
 
@@ -63,8 +64,14 @@ class HttpSocket(Connection):
     def data_received(self, data: bytes) -> None:
         if self._lost or self._deaf:
             return
-        if len(data) <= LARGEST and not self._started and self._known(data):
-            return
+        if not self._started and len(data) <= self._knowable:
+            message = known(data)
+            if message is not None and len(message.body) <= self._max_message:
+                if self._timer is not None:
+                    self._cancel_timer()
+                self._arrived(message)
+                return
+            self._whole = data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -74,20 +81,12 @@ class HttpSocket(Connection):
         if self._started and not self._lost and not self._deaf:
             self._incomplete(len(data))
 
-    def _known(self, data: bytes) -> bool:
-        """Take a message whose head is like one the parser has seen; False if it is not."""
-        message = known(data)
-        if message is None or len(message.body) > self._max_message:
-            self._whole = data
-            return False
-        if self._timer is not None:
-            self._cancel_timer()
-        Connection._received(self, message)
-        return True
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._parser = None  # which refers to this
+
+    def _parsed(self, message: Message) -> None:
+        self._arrived(message)
 
     # What a peer does wrong
 
@@ -179,7 +178,7 @@ class HttpSocket(Connection):
             learn(self._whole, self._head)
         self._whole = b""
         body = self._body
-        self._received(Message(self._head, body if isinstance(body, bytes) else bytes(body)))
+        self._parsed(Message(self._head, body if isinstance(body, bytes) else bytes(body)))
         if self._last:
             self._deaf = True
             self._inbox.end(ConnectionClosed(f"{self.remote} asked to close the connection"))
@@ -187,20 +186,9 @@ class HttpSocket(Connection):
     # Encoding
 
     def _encode(self, message: Message) -> bytes:
-        # What is shared comes first, so that the peer can know it again.
         header, body, shared = message.header, message.body, message.shared
-        own, lines = encode(header), b""
-        if shared is not None:
-            lines = encode_shared(shared)
-            if not shared.names.isdisjoint(map(canonical, header)):
-                own, lines = lines, own  # a reader takes the first of two equal names
-        return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (
-            self._start,
-            lines,
-            own,
-            len(body),
-            body,
-        )
+        lines = encode(header) if shared is None else encode_both(header, shared)
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (self._start, lines, len(body), body)
 
 
 class ClientSocket(HttpSocket):
@@ -216,13 +204,13 @@ class ClientSocket(HttpSocket):
     def _new_parser(self) -> Any:
         return httptools.HttpResponseParser(self)
 
-    def _received(self, message: Message) -> None:
+    def _parsed(self, message: Message) -> None:
         status = self._parser.get_status_code()
         if status == 200:
             if message.header.get("Connection", "").lower() == "close":
                 # Before it is handed over, so that nobody sends anything after it.
                 self.shut(ConnectionClosed(f"{self.remote} asked to close the connection"))
-            super()._received(message)
+            super()._parsed(message)
         elif status >= 200:  # the others announce a response
             text = message.body[:500].decode("utf-8", "replace").strip()
             detail = f"{self.remote} answered {status}: {text}".rstrip(": ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
@@ -143,12 +143,8 @@ class NativeSession(Socket):
                 link.write(frame(DATA, self.id, flags=ABORT))
             raise
 
-    async def recv(self) -> Message:
-        message = await self._inbox
-        if self._waiting:
-            # Its share: which bytes are whose is all the same in the end.
-            self._release(self._waiting // (len(self._inbox.messages) + 1))
-        return message
+    def recv(self) -> Awaitable[Message]:
+        return self._inbox.get()
 
     def on_message(self, take: Callable[[Message], bool]) -> None:
         self._inbox.take = take
@@ -290,12 +286,20 @@ class NativeSession(Socket):
         if self._error is not None:
             return
         self._waiting += cost
+        self._inbox.taken = self._taken
         self._link.waits(cost)
         if self._waiting > self._window + MAX_PAYLOAD + COST:
             raise Violation("more was sent than the window allows")
 
-    def _release(self, cost: int) -> None:
+    def _taken(self) -> None:
+        """Count a message that was received as its share of what waits.
+
+        Which bytes are whose is all the same in the end.
+        """
+        cost = self._waiting // (len(self._inbox.messages) + 1)
         self._waiting -= cost
+        if not self._waiting:
+            self._inbox.taken = None
         self._link.waits(-cost)
         self._owed += cost
         if self._owed >= self._enough:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from shoal.errors import BadRequest, ConnectionClosed, Unavailable
 from shoal.message import Header, Message
@@ -68,6 +68,7 @@ class MemorySocket(Socket):
         self.local, self.remote = local, remote
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(self._loop)
+        self._inbox.taken = self._taken
         self._coming = 0  # messages on their way to this end
         self._room = asyncio.Event()  # whether the other end may send
         self._room.set()
@@ -147,10 +148,11 @@ class MemorySocket(Socket):
     def on_message(self, take: Callable[[Message], bool]) -> None:
         self._inbox.take = take
 
-    async def recv(self) -> Message:
-        message = await self._inbox
+    def recv(self) -> Awaitable[Message]:
+        return self._inbox.get()
+
+    def _taken(self) -> None:
         self._room.set()
-        return message
 
     def on_lost(self, callback: Callable[[], object]) -> None:
         self._on_lost = callback

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket as tcp
+import struct
 
 import pytest
 
@@ -144,3 +146,26 @@ async def test_closing_that_is_cancelled_still_closes() -> None:
         async with asyncio.timeout(PATIENCE):
             await socket.close()
         assert "lost" in repr(socket)
+
+
+async def test_who_sends_without_an_end_hears_that_the_peer_is_gone() -> None:
+    """Nothing that is awaited lets the loop go on, so it cannot tell by itself."""
+    begun, told = asyncio.Event(), asyncio.Event()
+
+    async def accept(socket: Socket) -> None:
+        await socket.recv()
+        begun.set()
+        await asyncio.sleep(0)
+        peer.setsockopt(tcp.SOL_SOCKET, tcp.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        with pytest.raises(ConnectionClosed):
+            for _ in range(20_000):
+                await socket.send(Message({}, bytes(1000)))
+        told.set()
+
+    async with serving(accept) as (host, port):
+        peer = tcp.create_connection((host, port))
+        peer.sendall(REQUEST)
+        async with asyncio.timeout(PATIENCE):
+            await begun.wait()
+            await told.wait()

@@ -45,6 +45,9 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None:
         self.reading = True
 
+    def is_closing(self) -> bool:
+        return self.closing
+
     def close(self) -> None:
         self.closing = True
 

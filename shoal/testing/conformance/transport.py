@@ -42,7 +42,7 @@ class TransportConformance(MessageTests):
     async def test_what_was_sent_before_closing_arrives(self) -> None:
         async with self.pair() as (client, server):
             body = bytes(self.largest)
-            receiving = asyncio.create_task(server.recv())
+            receiving = asyncio.ensure_future(server.recv())
             await client.send(Message({}, body))
             await client.close()
             assert (await self.soon(receiving)).body == body
@@ -57,7 +57,7 @@ class TransportConformance(MessageTests):
     async def test_closing_ends_what_waits_on_this_side(self) -> None:
         async with self.pair() as (client, server):
             for socket in (client, server):
-                receiving = asyncio.create_task(socket.recv())
+                receiving = asyncio.ensure_future(socket.recv())
                 await asyncio.sleep(0)
                 await socket.close()
                 with pytest.raises(ConnectionClosed):

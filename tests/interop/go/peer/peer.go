@@ -285,6 +285,19 @@ func visible(registry Registry, name, id string) error {
 	return fmt.Errorf("node %s of %s was registered but a look-up does not find it", id, name)
 }
 
+// found tries again while a look-up finds nobody: Go waits 100 ms for answers to its multicast, which is too short on a
+// busy machine, and nothing has been sent then.
+func found(o Options, try func() error) error {
+	err := try()
+	for range 20 {
+		if err == nil || !strings.Contains(err.Error(), "service "+o.Service+": not found") {
+			break
+		}
+		err = try()
+	}
+	return err
+}
+
 // message makes the value to send: a protobuf message if asked for, else the JSON itself.
 func (o Options) message(text string) (any, error) {
 	if o.Proto {
@@ -350,7 +363,7 @@ func callInTurn(engine Engine, o Options) error {
 			return err
 		}
 		reply := o.reply()
-		if err := engine.Call(o.context(engine), request, reply); err != nil {
+		if err := found(o, func() error { return engine.Call(o.context(engine), request, reply) }); err != nil {
 			Say(failure(engine, err))
 			time.Sleep(o.SendEvery)
 			continue
@@ -367,7 +380,8 @@ func stream(engine Engine, o Options) error {
 	if err != nil {
 		return err
 	}
-	s, err := engine.Stream(o.context(engine), open)
+	var s ClientStream
+	err = found(o, func() (err error) { s, err = engine.Stream(o.context(engine), open); return err })
 	if err != nil {
 		object := failure(engine, err)
 		object["end"] = true
