@@ -19,6 +19,7 @@ _FRAMING = frozenset(
 _LIMIT = 4096
 _LONGEST = 64
 _FORMS = 64  # kept for each shared header
+LAST = "Content-Length: %d\r\n\r\n"
 _names: dict[bytes, str] = {}
 _prefixes: dict[str, str] = {}
 
@@ -53,8 +54,8 @@ def encode(header: Mapping[str, str]) -> bytes:
     return "".join(lines).encode("utf-8", "replace")
 
 
-def encode_both(header: Mapping[str, str], shared: Header) -> bytes:
-    """Return the lines of a message's own header and of the one it shares with others.
+def encode_head(header: Mapping[str, str], shared: Header, length: int) -> bytes:
+    """Return the lines of a message's own header, of the one it shares with others, and the last.
 
     What is shared comes first, so that the peer can know it again, unless both have a name: a
     reader takes the first of two. Raises BadRequest as `encode` does.
@@ -64,23 +65,22 @@ def encode_both(header: Mapping[str, str], shared: Header) -> bytes:
         form = shared.forms[names]
     except (AttributeError, KeyError):
         form = _form(names, shared)
-    values = tuple(header.values())
+    values = header.values()
     for value in values:
         if not value.isprintable():
-            values = tuple(map(clean, values))
-            break
-    return (form % values).encode("utf-8", "replace")
+            return (form % (*map(clean, values), length)).encode("utf-8", "replace")
+    return (form % (*values, length)).encode()
 
 
 def _form(names: tuple[str, ...], shared: Header) -> str:
-    """Return the lines as a format of the values of the header's own names; made once."""
+    """Return the head as a format of the values of the header's own names and the length."""
     if not hasattr(shared, "forms"):
         shared.forms = {}
     # The connection's own lines are left out: their values become nothing.
     own = "".join(f"{_prefix(name)}%s\r\n" if _prefix(name) else "%.0s" for name in names)
     lines = encode(shared).decode().replace("%", "%%")
     alike = {canonical(name) for name in names}.isdisjoint(map(canonical, shared))
-    form = lines + own if alike else own + lines
+    form = (lines + own if alike else own + lines) + LAST
     if len(shared.forms) < _FORMS:
         shared.forms[names] = form
     return form

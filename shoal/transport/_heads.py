@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from shoal.message import Header, Message
 
 LARGEST = 16 * 1024  # bytes of a message for which it is worth while
@@ -19,9 +21,21 @@ _SPECIAL = frozenset(("Connection", "Expect", "Transfer-Encoding", "Upgrade"))
 _NAMES = frozenset(("Micro-Id", "X-Micro-Id", "Timeout", "Content-Length"))
 
 Match = Callable[[bytes, int], "re.Match[bytes] | None"]
-Head = tuple[Match, str, dict[str, str], Header]
-"""What finds the numbers at its end, the name of the second one; all headers, of which the numbers
-have to be replaced; the others."""
+
+
+class Head(Struct, frozen=True):
+    """The head of a message that the parser has accepted, but for its numbers."""
+
+    start: bytes
+    match: Match
+    """Finds the numbers, which come after that."""
+    second: str
+    """The name of the second one, after the id."""
+    whole: dict[str, str]
+    """All headers, of which the numbers have to be replaced."""
+    shared: Header
+    """The others."""
+
 
 # Emptied when full, so that a peer can neither make it grow nor keep it useless.
 _LIMIT = 1024
@@ -36,25 +50,26 @@ def _numbers(second: str) -> Match:
 _REQUEST, _REPLY = (_numbers("Timeout"), "Timeout"), (_numbers("X-Micro-Id"), "X-Micro-Id")
 
 
-def known(data: bytes) -> Message | None:
-    """Return what the data is if it is exactly one message whose head was learnt before."""
+def known(data: bytes) -> Head | None:
+    """Return the head that was learnt before with which the data begins, if there is one."""
     first = data.find(_FIRST)
-    head = _heads.get(data[:first]) if first > 0 else None
-    if head is None:
-        return None
-    match, second, whole, shared = head
-    numbers = match(data, first)
+    return _heads.get(data[:first]) if first > 0 else None
+
+
+def like(head: Head, data: bytes) -> Message | None:
+    """Return what data is that begins like a head, if it is exactly one message with that."""
+    numbers = head.match(data, len(head.start))
     if numbers is None:
         return None
     id, other, length = numbers.groups()
     body = data[numbers.end() :]
     if len(body) != int(length):
         return None
-    header = whole.copy()  # cheaper than one that has to grow
+    header = head.whole.copy()  # cheaper than one that has to grow
     header["Micro-Id"] = id.decode()
-    header[second] = other.decode()
+    header[head.second] = other.decode()
     header["Content-Length"] = length.decode()
-    return Message(header, body, shared)
+    return Message(header, body, head.shared)
 
 
 def learn(data: bytes, header: dict[str, str]) -> None:
@@ -76,4 +91,4 @@ def learn(data: bytes, header: dict[str, str]) -> None:
         return
     if len(_heads) >= _LIMIT:
         _heads.clear()
-    _heads[start] = match, second, dict(header), shared
+    _heads[start] = Head(start, match, second, dict(header), shared)

@@ -14,8 +14,8 @@ import httptools
 from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
 from shoal.message import Message, clean
 from shoal.transport._connection import Connection
-from shoal.transport._header import _names, encode, encode_both, read_name
-from shoal.transport._heads import LARGEST, known, learn
+from shoal.transport._header import LAST, _names, encode, encode_head, read_name
+from shoal.transport._heads import LARGEST, Head, known, learn, like
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class HttpSocket(Connection):
         self._head = self._header  # the same once it is complete
         self._header_size = 0
         self._body: bytes | bytearray = b""
+        self._usual: Head | None = None
         self._whole = b""  # what may be one message, whose head can be learnt
         self._parser: Any = self._new_parser()
 
@@ -65,7 +66,12 @@ class HttpSocket(Connection):
         if self._lost or self._deaf:
             return
         if not self._started and len(data) <= self._knowable:
-            message = known(data)
+            usual = self._usual  # most messages of a connection are for one endpoint
+            if usual is not None and data.startswith(usual.start):
+                message = like(usual, data)
+            else:
+                self._usual = usual = known(data)
+                message = None if usual is None else like(usual, data)
             if message is not None and len(message.body) <= self._max_message:
                 if self._timer is not None:
                     self._cancel_timer()
@@ -187,8 +193,9 @@ class HttpSocket(Connection):
 
     def _encode(self, message: Message) -> bytes:
         header, body, shared = message.header, message.body, message.shared
-        lines = encode(header) if shared is None else encode_both(header, shared)
-        return b"%b%bContent-Length: %d\r\n\r\n%b" % (self._start, lines, len(body), body)
+        if shared is None:
+            return b"".join((self._start, encode(header), (LAST % len(body)).encode(), body))
+        return b"".join((self._start, encode_head(header, shared, len(body)), body))
 
 
 class ClientSocket(HttpSocket):

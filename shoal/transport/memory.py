@@ -15,6 +15,7 @@ from shoal.transport._header import carried
 from shoal.transport._inbox import Inbox
 
 ID = "shoal.transport"
+TURN = 64  # messages that are handed over at once in one turn of the loop
 UNREAD = 16  # messages that may wait before the sender does
 
 
@@ -38,8 +39,8 @@ class MemoryTransport(Transport):
             raise Unavailable(f"cannot connect to {address}: nobody listens there", id=ID)
         if listener.loop is not asyncio.get_running_loop():
             raise Unavailable(f"cannot connect to {address} from another event loop", id=ID)
-        client = MemorySocket(f"memory:{next(self._ports)}", address)
-        server = MemorySocket(address, client.local)
+        client = MemorySocket(f"memory:{next(self._ports)}", address, listener.turn)
+        server = MemorySocket(address, client.local, listener.turn)
         client.peer, server.peer = server, client
         listener.sockets.add(server)
         return client
@@ -59,13 +60,32 @@ class MemoryTransport(Transport):
         )
 
 
+class Turn:
+    """Counts what was done at once in a turn of the loop, which would not end otherwise."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._count = 0
+
+    def allows(self) -> bool:
+        """Whether one more message may be handed over at once; counts it."""
+        if not self._count:
+            self._loop.call_soon(self._begin)
+        self._count += 1
+        return self._count <= TURN
+
+    def _begin(self) -> None:
+        self._count = 0
+
+
 class MemorySocket(Socket):
     """One end of a pair."""
 
     peer: MemorySocket
 
-    def __init__(self, local: str, remote: str) -> None:
+    def __init__(self, local: str, remote: str, turn: Turn) -> None:
         self.local, self.remote = local, remote
+        self._turn = turn
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(self._loop)
         self._inbox.taken = self._taken
@@ -74,7 +94,10 @@ class MemorySocket(Socket):
         self._room.set()
         self._on_lost: Callable[[], object] | None = None
         self._closed = False
+        # What the last messages shared, and the names of the others.
         self._shared = self._known = Header()
+        self._names: tuple[str, ...] = ()
+        self._alike = False  # the names are canonical, and others than the shared ones
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -104,14 +127,20 @@ class MemorySocket(Socket):
 
     def _carried(self, message: Message) -> Message:
         """Return a message as the other end receives it."""
-        shared, own = message.shared, carried(message.header)
+        shared, own = message.shared, message.header
         if shared is None:
-            return Message(own, message.body)
-        if shared is not self._shared:  # most messages of a socket share the same
+            return Message(carried(own), message.body)
+        names = tuple(own)
+        if shared is not self._shared or names != self._names:
             self._shared, self._known = shared, Header(carried(shared))
-        alike = self._known.keys().isdisjoint(own)
-        header = {**self._known, **own}
-        return Message(header, message.body, self._known if alike else None)
+            self._names = names
+            plain = carried(dict.fromkeys(names, ""))
+            self._alike = self._known.keys().isdisjoint(plain) and tuple(plain) == names
+        if self._alike and "".join(own.values()).isalnum():  # as in most messages
+            return Message({**self._known, **own}, message.body, self._known)
+        own = carried(own)
+        alike = self._known if self._known.keys().isdisjoint(own) else None
+        return Message({**self._known, **own}, message.body, alike)
 
     def _hand_over(self, message: Message) -> None:
         """Let the peer have a message, at once if no other task has to be resumed for that."""
@@ -126,7 +155,7 @@ class MemorySocket(Socket):
         if not inbox.waiting:
             inbox.add(message)
             return True
-        if inbox.take is None:
+        if inbox.take is None or not self._turn.allows():
             return False
         task = asyncio.current_task(self._loop)
         if task is None:
@@ -184,6 +213,7 @@ class MemoryListener(Listener):
     def __init__(self, address: str, accept: Accept, listeners: dict[str, MemoryListener]) -> None:
         self.address = address
         self.loop = asyncio.get_running_loop()
+        self.turn = Turn(self.loop)
         self.sockets = AcceptedSockets(accept)
         self._listeners = listeners
 
