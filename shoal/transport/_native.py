@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 
 from shoal.errors import Error, Unavailable
 from shoal.tls import LiveContext, Tls
@@ -30,7 +31,8 @@ class Native:
         self._dial_timeout = dial_timeout
         self._keep_alive = keep_alive
         self._secure: LiveContext | None = None
-        self._shared: tuple[asyncio.AbstractEventLoop, memoryview] | None = None
+        self._buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]
+        self._buffers = weakref.WeakKeyDictionary()
         self._links: dict[Key, NativeConnection] = {}
         self._dialling: dict[Key, asyncio.Future[Exception | None]] = {}
 
@@ -39,12 +41,15 @@ class Native:
 
     @property
     def buffer(self) -> memoryview:
-        """What the connections of the running loop read into: they take it in one go."""
+        """What the connections of the running loop read into: they take it in one go.
+
+        It stays the same, as one that stands in for a connection hands over what it has read.
+        """
         loop = asyncio.get_running_loop()
-        shared = self._shared
-        if shared is None or shared[0] is not loop:
-            shared = self._shared = (loop, memoryview(bytearray(BUFFER)))
-        return shared[1]
+        buffer = self._buffers.get(loop)
+        if buffer is None:
+            buffer = self._buffers[loop] = memoryview(bytearray(BUFFER))
+        return buffer
 
     def dial_context(self) -> LiveContext | None:
         """Return what TLS needs to dial, None for plain connections."""

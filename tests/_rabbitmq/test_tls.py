@@ -93,7 +93,10 @@ async def test_what_is_wrong_is_said(server: RabbitServer, tls: Tls, authority: 
     assert "is not trusted" in await refusal(where, Tls())
     assert "is not trusted" in await refusal(f"amqps://{where}")
     nameless = Tls(ca_file=authority.file)
-    assert await refusal(where, nameless) == f"{begin} wants a certificate: set tls_cert_file"
+    # With TLS 1.3 a server says so after the handshake, and at once closes: what it said can be
+    # taken back by the reset that answers the client's first bytes.
+    said = [f"{begin} wants a certificate: set tls_cert_file", f"{begin} closed the connection"]
+    assert await refusal(where, nameless) in said
     assert await refusal(where) == f"{begin} wants TLS: write amqps://{where}"
     assert "offers no TLS" in await refusal(f"amqps://{server.address}", tls)
 

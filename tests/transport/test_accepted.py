@@ -9,12 +9,13 @@ import pytest
 from shoal.errors import NotFound
 from shoal.transport import Socket
 from shoal.transport._accepted import AcceptedSockets
-from shoal.transport.memory import MemorySocket
+from shoal.transport.memory import MemorySocket, Turn
 from tests.transport.wire import until
 
 
 def socket() -> MemorySocket:
-    one, other = MemorySocket("a", "b"), MemorySocket("b", "a")
+    turn = Turn(asyncio.get_running_loop())
+    one, other = MemorySocket("a", "b", turn), MemorySocket("b", "a", turn)
     one.peer, other.peer = other, one
     return one
 
@@ -67,7 +68,8 @@ async def test_a_socket_that_is_being_closed_is_not_cut_short() -> None:
         return
 
     accepted = AcceptedSockets(accept)
-    slow, other = Slow("a", "b"), MemorySocket("b", "a")
+    turn = Turn(asyncio.get_running_loop())
+    slow, other = Slow("a", "b", turn), MemorySocket("b", "a", turn)
     slow.peer, other.peer = other, slow
     accepted.add(slow)
     await asyncio.sleep(0.01)

@@ -11,7 +11,7 @@ from shoal.errors import Unavailable
 from shoal.message import Message
 from shoal.testing.conformance.transport import TransportConformance
 from shoal.transport import Socket, Transport
-from shoal.transport.memory import MemoryTransport
+from shoal.transport.memory import TURN, MemoryTransport
 
 
 class TestMemoryTransport(TransportConformance):
@@ -74,5 +74,35 @@ async def test_a_body_is_handed_over_as_it_is() -> None:
     async with asyncio.timeout(5):
         await done.wait()
     assert got[0].body is body
+    await socket.close()
+    await listener.close()
+
+
+async def test_who_sends_and_receives_again_and_again_gives_others_a_turn() -> None:
+    async def accept(socket: Socket) -> None:
+        def take(message: Message) -> bool:
+            return socket.try_send(message)
+
+        socket.on_message(take)
+        while True:
+            await socket.send(await socket.recv())
+
+    transport = MemoryTransport()
+    listener = await transport.listen("127.0.0.1:0", accept)
+    socket = await transport.dial(listener.address)
+    await asyncio.sleep(0)
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_soon(turn)
+
+    loop = asyncio.get_running_loop()
+    loop.call_soon(turn)
+    for _ in range(20 * TURN):
+        assert socket.try_send(Message({}, b"x"))
+        assert (await socket.recv()).body == b"x"
+    assert turns >= 10
     await socket.close()
     await listener.close()

@@ -197,6 +197,18 @@ async def test_what_arrived_but_was_not_begun_is_closed_too() -> None:
         socket.close()
 
 
+async def test_a_loop_keeps_its_buffer_while_another_uses_the_transport() -> None:
+    transport = HttpTransport()
+
+    async def buffer() -> memoryview:
+        return transport._buffer
+
+    mine = transport._buffer
+    other = await asyncio.to_thread(lambda: asyncio.run(buffer()))
+    assert other is not mine
+    assert transport._buffer is mine
+
+
 async def test_one_transport_in_two_event_loops() -> None:
     """What one loop reads must not end up in what the other parses."""
     transport = HttpTransport()
