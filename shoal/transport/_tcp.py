@@ -22,6 +22,7 @@ ID = "shoal.transport"
 BACKLOG = 1024
 MOST = 20_000  # connections of a listener; servers let in fewer, and say why
 AT_ONCE = 64  # connections accepted before other work gets its turn
+MOMENT = 0.1  # seconds in which the first message of a connection has surely come
 PAUSE = 1.0  # seconds without accepting after the system had no room for another connection
 
 # A peer whose machine is gone says nothing: ask after 15 s of silence, as Go does, and three times
@@ -99,6 +100,7 @@ class TcpListener(Listener):
         self._listening: list[tcp.socket] = []
         self._sockets = AcceptedSockets(accept)
         self._arrived: set[tcp.socket] = set()  # accepted, and their task has not begun
+        self._last = float("-inf")  # the loop's time when a connection was accepted
         self._pause: asyncio.TimerHandle | None = None
         self._file: tuple[str, tuple[int, int] | None] | None = None  # a Unix socket's
 
@@ -136,10 +138,15 @@ class TcpListener(Listener):
             self._pause.cancel()
         for socket in listening:
             self._loop.remove_reader(socket.fileno())
+            # Whom the system has let in may have sent something: cut now it would be lost.
+            while self._accept_from(socket):
+                pass
             socket.close()
         if listening and self._file is not None:
             _unix.remove(*self._file)
         try:
+            if self._loop.time() < self._last + MOMENT:
+                await asyncio.sleep(MOMENT)
             await self._sockets.close()
         finally:
             # A task that is cancelled before its first step has not taken its connection.
@@ -152,21 +159,25 @@ class TcpListener(Listener):
         for socket in self._listening:
             self._loop.add_reader(socket.fileno(), self._accept_from, socket)
 
-    def _accept_from(self, listening: tcp.socket) -> None:
+    def _accept_from(self, listening: tcp.socket) -> bool:
+        """Accept who waits; return whether there may be more of them."""
         for _ in range(AT_ONCE):
             try:
                 socket, peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False
             except OSError as error:
-                self._no_room(error)
-                return
+                if self._listening:
+                    self._no_room(error)
+                return False
             if len(self._sockets) >= MOST:
                 socket.close()
                 continue
             socket.setblocking(False)
+            self._last = self._loop.time()
             self._arrived.add(socket)
             self._sockets.start(self._serve(socket, join(*peer[:2]) if peer else self.address))
+        return True
 
     def _no_room(self, error: OSError) -> None:
         logger.warning(

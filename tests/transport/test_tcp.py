@@ -230,3 +230,15 @@ async def test_one_transport_in_two_event_loops() -> None:
     other = asyncio.create_task(asyncio.to_thread(elsewhere))
     await work(b"a")
     await other
+
+
+async def test_who_came_just_before_the_end_is_answered() -> None:
+    listener = await HttpTransport().listen("127.0.0.1:0", echo)
+    host, _, port = listener.address.rpartition(":")
+    with tcp.create_connection((host, int(port))) as peer:  # the loop has not seen it yet
+        peer.sendall(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi")
+        await listener.close()
+        peer.settimeout(PATIENCE)
+        assert peer.recv(1000).endswith(b"hi")
+        with pytest.raises(OSError, match="refused"):
+            tcp.create_connection((host, int(port)))
