@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 TICK = 0.005  # seconds; a deadline fires up to this late, never early
-OUTSIDE = "this belongs to one event loop, and is used outside it or outside any task of it"
+OUTSIDE = (
+    "this client or server belongs to the event loop that used it first, and is used in another one,"
+    " or outside any task: each loop needs one of its own"
+)
 
 # The one thing a process has one of: a fork copies all of it, and asks nobody.
 _alive: weakref.WeakSet[Deadlines] = weakref.WeakSet()
@@ -55,14 +58,22 @@ class Deadlines:
 
         That is cheaper than `with until(when)`, for who tells a cancellation from the end by it.
         """
-        task = _current_task(self.loop)
-        if task is None:
-            raise RuntimeError(OUTSIDE)
+        task = self._task()
         limit = Limit(self, when, False, task, task.cancelling())
         self._running.add(limit)
         if when < self._next:
             self._schedule(when)
         return limit
+
+    def _task(self) -> asyncio.Task[Any]:
+        """Return the running task. Raises RuntimeError outside the loop and outside any task."""
+        # With the loop given, 3.11 need not ask which one runs, which is a system call; but what
+        # runs in this loop is told in other threads too.
+        task = _current_task(self.loop)
+        if task is None or self.thread != get_ident():
+            self.loop.is_closed()  # tells who was forked
+            raise RuntimeError(OUTSIDE)
+        return task
 
     def close(self) -> None:
         """Stop the timer; blocks that still run are no longer limited."""
@@ -101,11 +112,7 @@ class Limit(Struct, eq=False):
 
     def __enter__(self) -> Limit:
         owner = self._owner
-        # With the loop given, 3.11 need not ask which one runs, which is a system call.
-        task = _current_task(owner.loop)
-        if task is None:
-            raise RuntimeError(OUTSIDE)
-        self._task = task
+        self._task = task = owner._task()
         self._cancelling = task.cancelling()
         self.expired = False
         owner._running.add(self)

