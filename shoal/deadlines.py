@@ -15,7 +15,7 @@ from msgspec import Struct
 
 TICK = 0.005  # seconds; a deadline fires up to this late, never early
 OUTSIDE = (
-    "this client or server belongs to the event loop that used it first, and is used in another one,"
+    "this client or server belongs to the event loop that used it first, and is used in another,"
     " or outside any task: each loop needs one of its own"
 )
 
