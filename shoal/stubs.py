@@ -52,8 +52,12 @@ def _caller(
     def request(message: Any) -> Request[Any]:
         return Request(service, method.name, message, reply)
 
+    name = method.name
+
     def unary(message: Any = None) -> Coroutine[Any, Any, Any]:
-        return client.call(Request(service, method.name, message, reply), **options)
+        if options:
+            return client.call(Request(service, name, message, reply), **options)
+        return client.call(Request(service, name, message, reply))  # which costs less
 
     async def server_stream(message: Any = None) -> AsyncIterator[Any]:
         async with client.stream(request(message), **options) as stream:

@@ -94,6 +94,7 @@ class Exchanges:
             raise
 
     def target(self, request: Request[Any], node: Node) -> Target:
+        """Return what requests to this endpoint have in common, as this node wants it."""
         content_type = request.content_type or self._codecs.content_type(request.message)
         if node.metadata.get("protocol") != "mucp":
             content_type = wire.node_content_type(content_type, node.metadata)

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Coroutine
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from shoal import context, wire
@@ -46,6 +45,8 @@ class Connection:
         self._task = asyncio.current_task()
         self._base = contextvars.copy_context()
         self._begun: Begun | None = None
+        self._when: float | None = None  # the time at which the last unary request must be over
+        self._limit: Limit | None = None  # of one that was begun and waits
         self._running = False
         self._gone = False
         self._stream: ServerStream | None = None
@@ -72,6 +73,7 @@ class Connection:
                 else:
                     context, coroutine, waiting = begun
                     reply = await resumed(coroutine, waiting, context.run)
+                    self._unlimit()
                 if reply is not None:
                     try:
                         await socket.send(reply)
@@ -83,6 +85,7 @@ class Connection:
         except ConnectionClosed:
             return
         except asyncio.CancelledError:
+            self._unlimit()
             if self._begun is not None:  # it cancelled its own task before it first waited
                 context, coroutine, _ = self._begun
                 context.run(coroutine.close)
@@ -137,7 +140,7 @@ class Connection:
             return False
         _, method, codec, shared = known
         incoming = Incoming(method, codec, message.header, message.body, shared)
-        context, coroutine = self._base.copy(), self._unary(incoming)
+        context, coroutine = self._base.copy(), self._unary(incoming, taken=True)
         asyncio.tasks._enter_task(server.loop, task)
         try:
             waiting = context.run(coroutine.send, None)
@@ -150,9 +153,16 @@ class Connection:
             self._begun = context, _cancelled(), None
         else:
             self._begun = context, coroutine, waiting
+            if self._when is not None:  # most do not wait, and need no limit
+                self._limit = server.deadlines.begin(self._when)
         finally:
             asyncio.tasks._leave_task(server.loop, task)
         return False
+
+    def _unlimit(self) -> None:
+        if self._limit is not None:
+            self._limit.end()
+            self._limit = None
 
     def _lost(self) -> None:
         self._gone = True
@@ -264,35 +274,34 @@ class Connection:
         except BadRequest:
             return None
 
-    async def _unary(self, incoming: Incoming) -> Message:
-        """Return the reply to a request that has one."""
+    async def _unary(self, incoming: Incoming, *, taken: bool = False) -> Message:
+        """Return the reply to a request that has one.
+
+        What was `taken` gets its limit, for the time in `_when`, as soon as it waits.
+        """
         header, method, codec = incoming.header, incoming.method, incoming.codec
         server = self._server
         limit: Limit | None = None
         started = server.began()
         timeout = wire.timeout(header)
-        when = None if timeout is None else started + timeout
+        self._when = when = None if timeout is None else started + timeout
         context.current.set(context.Context(context.NO_METADATA, when, header))
         try:
             request = None
             if method.request is not None:
                 request = codec.decode(incoming.body, method.request)
-            running: Any = server.run(method, request, header)
-            try:  # what does not wait needs no limit
-                waiting = running.send(None) if type(running) is CoroutineType else running
-            except StopIteration as stop:
-                reply = stop.value
+            if when is None or taken:
+                reply = await server.run(method, request, header)
             else:
-                if waiting is not running:
-                    running = resumed(running, waiting)
-                if when is None:
-                    reply = await running
-                else:
-                    with server.deadlines.until(when) as limit:
-                        reply = await running
+                with server.deadlines.until(when) as limit:
+                    reply = await server.run(method, request, header)
             body = b"" if method.reply is None else codec.encode(reply)
         except Error as error:
             return server.failed(header, error, codec)
+        except asyncio.CancelledError:
+            if timeout is None or self._limit is None or not self._limit.end():
+                raise
+            return server.failed(header, late(method.name, timeout), codec)
         except TimeoutError as error:
             if timeout is None or limit is None or not limit.expired:
                 return server.failed(header, unexpected(method.name, error), codec)

@@ -27,15 +27,9 @@ def isolated(context: Context, coroutine: Coroutine[Any, Any, T]) -> Generator[A
 
 
 @types.coroutine
-def resumed(
-    coroutine: Coroutine[Any, Any, T], waiting: Any, run: Run | None = None
-) -> Generator[Any, Any, T]:
+def resumed(coroutine: Coroutine[Any, Any, T], waiting: Any, run: Run) -> Generator[Any, Any, T]:
     """Go on with a coroutine that was begun, by `run` of a context, and waits for something now."""
-    return (yield from _resumed(run or _here, coroutine, waiting))
-
-
-def _here(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+    return (yield from _resumed(run, coroutine, waiting))
 
 
 def _resumed(run: Run, coroutine: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any, T]:

@@ -206,7 +206,8 @@ class NativeSession(Socket):
         That is cheaper than to resume it for each message.
         """
         inbox = self._inbox
-        inbox.wake()
+        if inbox.messages:
+            inbox.wake()
         came, self._came = self._came, 0
         if inbox.messages:
             self._wait(came)
