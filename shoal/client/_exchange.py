@@ -9,7 +9,7 @@ from shoal import wire
 from shoal.client import Request
 from shoal.client._call import Attempts, Target
 from shoal.client._pool import Pool
-from shoal.errors import BadRequest, ConnectionClosed, Error
+from shoal.errors import ConnectionClosed, Error
 from shoal.message import Message
 from shoal.registry import Node
 from shoal.transport import Socket
@@ -79,8 +79,7 @@ class Exchanges:
         socket, attempts.socket = attempts.socket, None
         if socket is None:
             return
-        if not (isinstance(error, BadRequest) and error.unsent):
-            self.pool.drop(socket)
+        self.pool.drop(socket)
         if isinstance(error, ConnectionClosed):
             service = attempts.request.service
             error.detail = f"{service} at {socket.remote}: {error.detail}"

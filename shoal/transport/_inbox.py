@@ -87,7 +87,7 @@ class Inbox:
         if waiter is None or waiter.done() or not (self.messages or self._end):
             return  # a task that was cancelled is run by the loop
         self._waiter = None
-        callbacks = waiter._callbacks or []  # None where nobody awaits it yet
+        callbacks = tuple(waiter._callbacks or ())  # None where nobody awaits it yet
         for callback, _ in callbacks:
             waiter.remove_done_callback(callback)
         if self.messages:

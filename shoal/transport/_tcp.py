@@ -139,14 +139,20 @@ class TcpListener(Listener):
         for socket in listening:
             self._loop.remove_reader(socket.fileno())
             # Whom the system has let in may have sent something: cut now it would be lost.
-            while self._accept_from(socket):
-                pass
+            for _ in range(BACKLOG // AT_ONCE):
+                if not self._accept_from(socket):
+                    break
             socket.close()
         if listening and self._file is not None:
             _unix.remove(*self._file)
         try:
             if self._loop.time() < self._last + MOMENT:
                 await asyncio.sleep(MOMENT)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        try:
             await self._sockets.close()
         finally:
             # A task that is cancelled before its first step has not taken its connection.

@@ -347,8 +347,11 @@ async def test_a_burst_for_slow_subscribers_waits_in_redis(server: RedisServer) 
                 inbox.gate.set()
             await becomes(lambda: sum(len(inbox.messages) for inbox, _ in inboxes) >= count, 60)
             await nothing_pending(redis, f"shoal:{topic}", "mail")
-        bodies = [body for inbox, _ in inboxes for body in inbox.bodies]
-        assert sorted(bodies) == sorted(event(number).body for number in range(count))
+        counts = Counter(body for inbox, _ in inboxes for body in inbox.bodies)
+        assert set(counts) == {event(number).body for number in range(count)}
+        # At least once: what is held is taken over if a busy machine lets its holder not say in
+        # time that it is alive.
+        assert sum(counts.values()) - count <= 16
 
 
 async def test_a_stream_is_trimmed_and_what_was_lost_is_told(

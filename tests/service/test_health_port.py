@@ -37,10 +37,11 @@ def port(address: str = ":0") -> Iterator[HealthPort]:
 def ask(port: HealthPort, request: bytes, *, end: bool = False) -> bytes:
     host, _, number = port.address.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(number)), timeout=20) as sock:
-        sock.sendall(request)
-        if end:
-            sock.shutdown(socket.SHUT_WR)
         answer = b""
+        with contextlib.suppress(OSError):  # it may be closed before it has read all of this
+            sock.sendall(request)
+            if end:
+                sock.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
             while data := sock.recv(4096):
                 answer += data
