@@ -13,7 +13,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 SECONDS ?= 3600
-# Tests mostly wait, so several run at a time; those of one file share what it starts.
+# Tests mostly wait, so several run at a time; those of one file share what it starts. A machine that
+# is too busy for one of them can be told from a fault by running that alone.
 PYTEST ?= -n 4 --dist loadfile
 export PYTHONDONTWRITEBYTECODE = 1
 
@@ -42,7 +43,9 @@ demo: $(VENV)/installed
 test: $(VENV)/developed
 	@command -v go >/dev/null || echo "--- Go is not here: the tests with Go Micro are left out"
 	@$(BIN)/python -m tests.servers
-	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+	$(BIN)/python -m pytest $(PYTEST) $(TESTS) || { [ $$? -eq 1 ] && \
+		echo "--- what failed beside other tests is run once more, by itself" && \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TESTS); }
 
 check: $(VENV)/developed
 	$(BIN)/ruff format --check .
