@@ -77,7 +77,8 @@ def _form(names: tuple[str, ...], shared: Header) -> str:
     if not hasattr(shared, "forms"):
         shared.forms = {}
     # The connection's own lines are left out: their values become nothing.
-    own = "".join(f"{_prefix(name)}%s\r\n" if _prefix(name) else "%.0s" for name in names)
+    prefixes = (_prefix(name).replace("%", "%%") for name in names)
+    own = "".join(f"{prefix}%s\r\n" if prefix else "%.0s" for prefix in prefixes)
     lines = encode(shared).decode().replace("%", "%%")
     alike = {canonical(name) for name in names}.isdisjoint(map(canonical, shared))
     form = (lines + own if alike else own + lines) + LAST

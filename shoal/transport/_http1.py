@@ -67,11 +67,9 @@ class HttpSocket(Connection):
             return
         if not self._started and len(data) <= self._knowable:
             usual = self._usual  # most messages of a connection are for one endpoint
-            if usual is not None and data.startswith(usual.start):
-                message = like(usual, data)
-            else:
-                self._usual = usual = known(data)
-                message = None if usual is None else like(usual, data)
+            if usual is None or not data.startswith(usual.start):
+                usual = self._usual = known(data)
+            message = None if usual is None else like(usual, data)
             if message is not None and len(message.body) <= self._max_message:
                 if self._timer is not None:
                     self._cancel_timer()

@@ -132,10 +132,9 @@ class MemorySocket(Socket):
             return Message(carried(own), message.body)
         names = tuple(own)
         if shared is not self._shared or names != self._names:
-            self._shared, self._known = shared, Header(carried(shared))
-            self._names = names
-            plain = carried(dict.fromkeys(names, ""))
-            self._alike = self._known.keys().isdisjoint(plain) and tuple(plain) == names
+            plain, known = carried(dict.fromkeys(names, "")), Header(carried(shared))
+            self._shared, self._known, self._names = shared, known, names
+            self._alike = known.keys().isdisjoint(plain) and tuple(plain) == names
         if self._alike and "".join(own.values()).isalnum():  # as in most messages
             return Message({**self._known, **own}, message.body, self._known)
         own = carried(own)

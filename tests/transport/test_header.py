@@ -56,6 +56,11 @@ def test_lines_that_are_shared_come_first_and_are_made_once() -> None:
     assert len(shared.forms) == 1
 
 
+def test_a_name_may_have_a_percent_sign() -> None:
+    head = encode_head({"A%s": "1", "B%": "2"}, Header({"C%d": "3"}), 0)
+    assert head == b"C%d: 3\r\nA%s: 1\r\nB%: 2\r\nContent-Length: 0\r\n\r\n"
+
+
 def test_of_two_equal_names_the_own_one_comes_first() -> None:
     shared = Header({"A": "shared", "Content-Length": "7"})
     head = encode_head({"a": "own", "Host": "x"}, shared, 0)

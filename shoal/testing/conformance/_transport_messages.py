@@ -91,6 +91,19 @@ class MessageTests(TransportSuite):
             await client.send(Message({"A": "b"}, b"good"))
             assert (await self.soon(server.recv())).body == b"good"
 
+    async def test_a_bad_name_beside_a_shared_header_is_refused_each_time(self) -> None:
+        async with self.pair() as (client, server):
+            shared = Header({"Shared": "1"})
+            await client.send(Message({"Id": "1"}, shared=shared))
+            for _ in range(2):
+                bad = Message({"a b": "1"}, shared=shared)
+                assert not client.try_send(bad)
+                with pytest.raises(BadRequest):
+                    await client.send(bad)
+            await client.send(Message({"Id%s": "2"}, shared=shared))
+            assert (await self.soon(server.recv())).header["Id"] == "1"
+            assert (await self.soon(server.recv())).header["Id%s"] == "2"
+
     async def test_shared_headers_arrive_and_the_message_s_own_win(self) -> None:
         shared = Header({"Micro-Service": "greeter", "Micro-Endpoint": "Greeter.Hello"})
         async with self.pair() as (client, server):
