@@ -53,28 +53,6 @@ class Deadlines:
         """
         return Limit(self, when)
 
-    def begin(self, when: float) -> Limit:
-        """Limit what the running task does from now on, until `end` is called.
-
-        That is cheaper than `with until(when)`, for who tells a cancellation from the end by it.
-        """
-        task = self._task()
-        limit = Limit(self, when, False, task, task.cancelling())
-        self._running.add(limit)
-        if when < self._next:
-            self._schedule(when)
-        return limit
-
-    def _task(self) -> asyncio.Task[Any]:
-        """Return the running task. Raises RuntimeError outside the loop and outside any task."""
-        # With the loop given, 3.11 need not ask which one runs, which is a system call; but what
-        # runs in this loop is told in other threads too.
-        task = _current_task(self.loop)
-        if task is None or self.thread != get_ident():
-            self.loop.is_closed()  # tells who was forked
-            raise RuntimeError(OUTSIDE)
-        return task
-
     def close(self) -> None:
         """Stop the timer; blocks that still run are no longer limited."""
         self._running.clear()
@@ -102,7 +80,10 @@ class Deadlines:
 
 
 class Limit(Struct, eq=False):
-    """A block with a deadline; `expired` tells whether it fired. It can be used again."""
+    """A block with a deadline; `expired` tells whether it fired. It can be used again.
+
+    `begin` and `end` are cheaper than `with`, for who tells by `end` what a cancellation means.
+    """
 
     _owner: Deadlines
     when: float
@@ -111,14 +92,27 @@ class Limit(Struct, eq=False):
     _cancelling: int = 0
 
     def __enter__(self) -> Limit:
+        self.begin()
+        return self
+
+    def begin(self) -> None:
+        """Limit what the running task does from now on, until `end` is called.
+
+        Raises RuntimeError outside the loop and outside any task.
+        """
         owner = self._owner
-        self._task = task = owner._task()
+        # With the loop given, 3.11 need not ask which one runs, which is a system call; but what
+        # runs in this loop is told in other threads too.
+        task = _current_task(owner.loop)
+        if task is None or owner.thread != get_ident():
+            owner.loop.is_closed()  # tells who was forked
+            raise RuntimeError(OUTSIDE)
+        self._task = task
         self._cancelling = task.cancelling()
         self.expired = False
         owner._running.add(self)
         if self.when < owner._next:
             owner._schedule(self.when)
-        return self
 
     def expire(self) -> None:
         """Cancel the block."""

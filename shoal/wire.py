@@ -5,6 +5,7 @@ Source: Go Micro v6, client/rpc_codec.go, server/rpc_codec.go and the headers th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -96,8 +97,18 @@ def pack_request(codec: Codec, id: str, endpoint: str, body: bytes) -> bytes:
 
 
 def timeout_value(seconds: float) -> str:
-    """Return the `Timeout` header for seconds: nanoseconds, at least one."""
-    return str(int(seconds * 1e9)) if seconds >= 1e-9 else "1"
+    """Return the `Timeout` header for seconds: nanoseconds, at least one.
+
+    From a tenth of a second on these are whole milliseconds, so that most calls say the same.
+    """
+    if seconds < 0.1:
+        return str(int(seconds * 1e9)) if seconds >= 1e-9 else "1"
+    return _milliseconds(int(seconds * 1000 + 0.5))
+
+
+@functools.lru_cache(1024)
+def _milliseconds(count: int) -> str:
+    return f"{count}000000"
 
 
 def timeout(header: Mapping[str, str]) -> float | None:
@@ -106,9 +117,12 @@ def timeout(header: Mapping[str, str]) -> float | None:
     Go Micro takes 0 for a deadline that is over and still runs the handler; here it is none.
     """
     text = header.get("Timeout")
-    if text is None or not text.isascii() or not text.isdigit() or len(text) > 20:
-        return None
-    return int(text) / 1e9 or None
+    return None if text is None or len(text) > 20 else _timeout(text)
+
+
+@functools.lru_cache(1024)
+def _timeout(text: str) -> float | None:
+    return int(text) / 1e9 or None if text.isascii() and text.isdigit() else None
 
 
 def id_of(header: Mapping[str, str]) -> str:
@@ -162,7 +176,7 @@ def reply_header(content_type: str) -> Header:
 
 
 def reply_ids(header: Mapping[str, str]) -> dict[str, str]:
-    """Return what a reply repeats of its request."""
+    """Return what a reply repeats of its request, nothing if that has no id."""
     id = header.get("Micro-Id") or header.get("X-Micro-Id")
     return {"Micro-Id": id, "X-Micro-Id": id} if id else {}
 

@@ -63,19 +63,19 @@ class Target(Struct):
         return self.codec.decode(body, into)
 
 
-class Attempts(Struct):
-    """What the attempts of one call have in common."""
+class Attempts(Limit, kw_only=True):
+    """What the attempts of one call have in common, which must be over at loop time `when`."""
 
     request: Request[Any]
     options: CallOptions
     metadata: Mapping[str, str]
     started: float
-    when: float
-    """Loop time at which the call must be over."""
     until: float
     """Loop time at which the attempt that runs must be over; at most `when`."""
+    timeout: str = ""
+    """What `Timeout` says if the attempt has just started, where that is known."""
     node: Node | None = None
-    tried: list[str] = []
+    tried: Sequence[str] = ()
     """Ids of the nodes on which an attempt has failed."""
     last: Error | None = None
     """What the last of them failed with."""
@@ -112,7 +112,7 @@ class Attempts(Struct):
         assert self.node is not None
         self.last = error
         self.seen = (*self.seen, self.node.address)
-        self.tried.append(self.node.id)
+        self.tried = (*self.tried, self.node.id)
 
     def knows(self, node: Node) -> bool:
         """Whether no attempt on a node can go better than one before did."""
@@ -144,11 +144,11 @@ def mark_nothing(service: str, node: Node, error: Exception | None, elapsed: flo
     """Nodes that no selector gave are not marked."""
 
 
-def said(error: BaseException, limit: Limit) -> Exception:
+def said(error: BaseException, attempts: Attempts) -> Exception:
     """Return what the end of an attempt says of its node: a caller who gives up says nothing."""
     if isinstance(error, Error):
         return error
-    return Timeout(str(error), id=CLIENT) if limit.expired else GaveUp()
+    return Timeout(str(error), id=CLIENT) if attempts.expired else GaveUp()
 
 
 async def timed(

@@ -15,6 +15,7 @@ from shoal.registry import Node
 from shoal.transport import Socket
 
 TARGETS = 4096  # kept
+MOMENT = 0.0005  # seconds that `Timeout` does not tell
 
 
 class Exchanges:
@@ -24,7 +25,7 @@ class Exchanges:
         self.pool = pool
         self.ids = itertools.count()
         self._codecs = codecs
-        self._targets: dict[tuple[str, str, str], Target] = {}
+        self._targets: dict[tuple[str, str, type, str, str | None], Target] = {}
 
     def __repr__(self) -> str:
         return f"Exchanges({self.pool!r})"
@@ -38,16 +39,25 @@ class Exchanges:
         """Send the request; return None if that has to wait for something, and was not done."""
         request = attempts.request
         target = attempts.target = self.target(request, node)
-        id = str(next(self.ids))
         body = target.codec.encode(request.message)
-        if target.enveloped:
-            body = wire.pack_request(target.codec, id, request.endpoint, body)
-        header = {"Micro-Id": id, "Timeout": wire.timeout_value(attempts.until - now)}
+        timeout = attempts.timeout
+        if not timeout or now >= attempts.started + MOMENT:
+            timeout = wire.timeout_value(attempts.until - now)
+        socket = attempts.socket = self.pool.take(node.address)
+        if socket is None or socket.numbered or target.enveloped:
+            id = str(next(self.ids))
+            header = {"Micro-Id": id, "Timeout": timeout}
+            if target.enveloped:
+                body = wire.pack_request(target.codec, id, request.endpoint, body)
+        else:
+            header = {"Timeout": timeout}
         if attempts.metadata:
             header = {**attempts.metadata, **header}
-        message = attempts.message = Message(header, body, target.shared)
-        socket = attempts.socket = self.pool.take(node.address)
-        return socket if socket is not None and socket.try_send(message) else None
+        message = Message(header, body, target.shared)
+        if socket is not None and socket.try_send(message):
+            return socket
+        attempts.message = message
+        return None
 
     async def send(self, node: Node, attempts: Attempts) -> Socket:
         """Send the request that `sent` has made, on a new connection if there was none."""
@@ -94,15 +104,17 @@ class Exchanges:
 
     def target(self, request: Request[Any], node: Node) -> Target:
         """Return what requests to this endpoint have in common, as this node wants it."""
-        content_type = request.content_type or self._codecs.content_type(request.message)
-        if node.metadata.get("protocol") != "mucp":
-            content_type = wire.node_content_type(content_type, node.metadata)
-        key = (request.service, request.endpoint, content_type)
+        service, endpoint, content_type = request.service, request.endpoint, request.content_type
+        kind, protocol = type(request.message), node.metadata.get("protocol")
+        key = (service, endpoint, kind, content_type, protocol)
         target = self._targets.get(key)
         if target is None:
+            content_type = content_type or self._codecs.content_type(request.message)
+            content_type = wire.node_content_type(content_type, node.metadata)
             codec = self._codecs[content_type]
             enveloped = wire.envelope(codec) is not None
-            target = Target(wire.request_header(*key), codec, content_type, enveloped)
+            shared = wire.request_header(service, endpoint, content_type)
+            target = Target(shared, codec, content_type, enveloped)
             if len(self._targets) < TARGETS:
                 self._targets[key] = target
         return target

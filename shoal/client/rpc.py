@@ -73,6 +73,7 @@ class RpcClient(Client):
         self._broker = broker
         self._codecs = codecs
         self._timeout = settings.timeout
+        self._timeout_value = wire.timeout_value(settings.timeout)
         self._route_service, self._route_address = settings.route
         self._routed = bool(self._route_service or self._route_address)
         self._ready = selector.ready
@@ -114,16 +115,36 @@ class RpcClient(Client):
         self, request: Request[Any], options: CallOptions, added: Mapping[str, str]
     ) -> Coroutine[Any, Any, Any]:
         """Return what runs a call; the time it may take begins now."""
-        running = context.current.get()
         deadlines = self._bound()
         started = deadlines.loop.time()
+        running = context.current.get()
+        if running is context.NOTHING and not options:  # the ordinary case
+            when = started + self._timeout
+            attempts = Attempts(
+                deadlines,
+                when,
+                request=request,
+                options=options,
+                metadata=added,
+                started=started,
+                until=when,
+                timeout=self._timeout_value,
+            )
+            return self._run(attempts, deadlines)
         when = started + options.get("timeout", self._timeout)
-        metadata = metadata_of(running, options, added)
-        attempts = Attempts(request, options, metadata, started, when, when)
+        attempts = Attempts(
+            deadlines,
+            when,
+            request=request,
+            options=options,
+            metadata=metadata_of(running, options, added),
+            started=started,
+            until=when,
+        )
         if running.deadline is not None and running.deadline < when:
             attempts.when = attempts.until = running.deadline
             attempts.inherited = True
-        if options and options.get("hedge"):
+        if options.get("hedge"):
             return self._hedged(attempts, deadlines)
         return self._run(attempts, deadlines)
 
@@ -134,8 +155,10 @@ class RpcClient(Client):
             raise BadRequest("only an idempotent call can be hedged: its handler runs twice")
 
         def second() -> Coroutine[Any, Any, Any]:
-            tried = [] if attempts.node is None else [attempts.node.id]
-            other = replace(attempts, until=attempts.when, node=None, socket=None, tried=tried)
+            tried = () if attempts.node is None else (attempts.node.id,)
+            other = replace(
+                attempts, until=attempts.when, timeout="", node=None, socket=None, tried=tried
+            )
             return self._run(other, deadlines)
 
         key = (request.service, request.endpoint)
@@ -143,11 +166,11 @@ class RpcClient(Client):
 
     async def _run(self, attempts: Attempts, deadlines: Deadlines) -> Any:
         """Send the request to one node, and to others as long as that is safe and in time."""
-        request, options, tried = attempts.request, attempts.options, attempts.tried
+        request, options = attempts.request, attempts.options
         service, endpoint, breakers = request.service, request.endpoint, self._breakers
         loop, exchanges = deadlines.loop, self._exchanges
         self._repeats.calls += 1
-        limit = deadlines.begin(attempts.when)
+        attempts.begin()
         try:
             if attempts.when <= attempts.started:
                 raise TimeoutError
@@ -159,9 +182,9 @@ class RpcClient(Client):
             while True:
                 begun = loop.time()
                 if breakers.circuits:
-                    node = choose(breakers.avoid((service, endpoint), tried, begun))
+                    node = choose(breakers.avoid((service, endpoint), attempts.tried, begun))
                 else:
-                    node = choose(tried)
+                    node = choose(attempts.tried)
                 if attempts.last is not None and attempts.knows(node):
                     mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
                     raise attempts.last
@@ -176,7 +199,7 @@ class RpcClient(Client):
                         reply = exchanges.replied(await socket.recv(), node, attempts, begun)
                 except BaseException as error:
                     exchanges.end(attempts, error)
-                    now, says = loop.time(), said(error, limit)
+                    now, says = loop.time(), said(error, attempts)
                     mark(service, node, says, now - begun)
                     breakers.failed((service, endpoint), node.id, says, now)
                     if not isinstance(error, Error):
@@ -188,18 +211,18 @@ class RpcClient(Client):
                     if breakers.circuits:
                         breakers.succeeded((service, endpoint), node.id, now)
                     return reply
-                if len(tried) > 1:
-                    await asyncio.sleep(backoff(len(tried)))
+                if len(attempts.tried) > 1:
+                    await asyncio.sleep(backoff(len(attempts.tried)))
                 if service not in self._ready and mark is not mark_nothing:
                     # Nobody is left: the registry may know others, or the same elsewhere.
                     service, choose, mark = await self._chooser(request.service, options)
-                    tried[:] = [""] * len(tried)
+                    attempts.tried = ("",) * len(attempts.tried)
         except (TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and not limit.end():
+            if isinstance(error, asyncio.CancelledError) and not attempts.end():
                 raise
             raise attempts.late(loop.time()) from None
         finally:
-            limit.end()
+            attempts.end()
 
     def _again(self, attempts: Attempts, error: Error, now: float, elapsed: float) -> None:
         """Raise the error an attempt ended in, unless another one may follow."""

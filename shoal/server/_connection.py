@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_enter_task, _leave_task = asyncio.tasks._enter_task, asyncio.tasks._leave_task
+
 Begun = tuple[contextvars.Context, Coroutine[Any, Any, "Message | None"], Any]
 """An answer that waits for something: where it runs, what runs, what it waits for."""
 
@@ -141,7 +143,7 @@ class Connection:
         _, method, codec, shared = known
         incoming = Incoming(method, codec, message.header, message.body, shared)
         context, coroutine = self._base.copy(), self._unary(incoming, taken=True)
-        asyncio.tasks._enter_task(server.loop, task)
+        _enter_task(server.loop, task)
         try:
             waiting = context.run(coroutine.send, None)
         except StopIteration as stop:
@@ -154,9 +156,10 @@ class Connection:
         else:
             self._begun = context, coroutine, waiting
             if self._when is not None:  # most do not wait, and need no limit
-                self._limit = server.deadlines.begin(self._when)
+                self._limit = server.deadlines.until(self._when)
+                self._limit.begin()
         finally:
-            asyncio.tasks._leave_task(server.loop, task)
+            _leave_task(server.loop, task)
         return False
 
     def _unlimit(self) -> None:

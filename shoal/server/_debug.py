@@ -174,7 +174,8 @@ class Debug:
 
     async def trace(self, request: TraceRequest) -> TraceResponse:
         """Give the last requests as spans, those of one trace if an id is given."""
-        spans = [_span(*one) for one in self._server.spans]
+        unix = time.time() - self._server.loop.time()  # when the loop's time was 0
+        spans = [_span(*one, unix) for one in self._server.spans]
         return TraceResponse([span for span in spans if request.id in ("", span.trace)])
 
 
@@ -219,15 +220,16 @@ def _offer(queue: asyncio.Queue[Record | None], line: Record | None) -> None:
     queue.put_nowait(line)
 
 
-def _span(name: str, header: dict[str, str], ended: float, duration: float) -> Span:
-    trace = header.get("Micro-Trace-Id") or header.get("Micro-Id", "")
+def _span(name: str, header: dict[str, str], started: float, ended: float, unix: float) -> Span:
+    began = int((unix + started) * 1e9)
+    id = header.get("Micro-Id") or f"{began:x}"
     return Span(
-        trace=trace,
-        id=header.get("Micro-Id", ""),
+        trace=header.get("Micro-Trace-Id") or id,
+        id=id,
         parent=header.get("Micro-Span-Id", ""),
         name=name,
-        started=int((ended - duration) * 1e9),
-        duration=int(duration * 1e9),
+        started=began,
+        duration=int((ended - started) * 1e9),
     )
 
 

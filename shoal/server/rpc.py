@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ class RpcServer(Server):
         """What unary requests ask for and what their replies share, by the identity of a head many
         of them have."""
         self.spans: deque[tuple[str, dict[str, str], float, float]] = deque(maxlen=SPANS)
-        """Name, header, Unix time of the end and seconds of the last requests."""
+        """Name and header of the last requests, and the loop's time when they began and ended."""
         self.idle: Callable[[], None] | None = None
         self.loop: asyncio.AbstractEventLoop
         self.deadlines: Deadlines
@@ -298,8 +297,7 @@ class RpcServer(Server):
     def ended(self, incoming: Incoming, started: float) -> None:
         """Count a request that runs no more."""
         self.running -= 1
-        seconds = self.loop.time() - started
-        self.spans.append((incoming.method.name, incoming.header, time.time(), seconds))
+        self.spans.append((incoming.method.name, incoming.header, started, self.loop.time()))
         if self.admission.line.waiting:
             self.admission.line.advance()
         if self.idle is not None:

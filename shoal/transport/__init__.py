@@ -19,6 +19,8 @@ class Socket(Protocol):
     """This side's address."""
     remote: str
     """The peer's address."""
+    numbered = True
+    """Whether requests need a `Micro-Id`, as between Go Micro's peers."""
 
     @abstractmethod
     async def send(self, message: Message) -> None:

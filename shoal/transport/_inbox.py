@@ -34,14 +34,14 @@ class Inbox:
 
     def get(self) -> asyncio.Future[Message]:
         """Return the next message as soon as it is awaited, or raise why there is none."""
-        waiter = self._loop.create_future()
+        waiter, before = self._loop.create_future(), self._waiter
         if self.messages:
             waiter.set_result(self.messages.popleft())
             if self.taken is not None:
                 self.taken()
         elif self._end is not None:
             waiter.set_exception(self._end.with_traceback(None))
-        elif self.waiting:
+        elif before is not None and not before.done():
             raise RuntimeError("another task is receiving from this socket already")
         else:
             self._waiter = waiter

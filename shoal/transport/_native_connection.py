@@ -29,7 +29,7 @@ from shoal.transport._native_frames import (
     ReceivedShapes,
     Violation,
     frame,
-    header_of,
+    learn,
 )
 from shoal.transport._native_link import NativeLink
 from shoal.transport._native_session import NativeSession
@@ -176,8 +176,10 @@ class NativeConnection(NativeLink):
                     raise Violation("a message with an unknown header")
                 if length > MAX_HEADER and count > MAX_HEADER:
                     raise Violation("a header over the limit")
-                shape = shapes[number]
-                header = header_of(shape, data[start:body])
+                shape, values = shapes[number], data[start:body]
+                if values != shape.values:
+                    learn(shape, values)
+                header = shape.whole.copy()
                 if session is not last:
                     if last is not None:
                         last.wake()
@@ -185,7 +187,7 @@ class NativeConnection(NativeLink):
                 if length > self._max_message and end - body > self._max_message:
                     session.refuse(self._over_limit())
                 else:
-                    session.took(Message(header, data[body:end], shape[2]), length + COST)
+                    session.took(Message(header, data[body:end], shape.plain), length + COST)
             else:
                 place = end
                 if last is not None:
@@ -230,7 +232,8 @@ class NativeConnection(NativeLink):
         if count > MAX_HEADER:
             raise Violation("a header over the limit")
         if session is not None:
-            header = header_of(shapes[number], payload[:count])
+            learn(shapes[number], payload[:count])
+            header = shapes[number].whole.copy()
             (total,) = TOTAL.unpack_from(payload, count)
             session.began(header, total, payload[count + TOTAL.size :])
 

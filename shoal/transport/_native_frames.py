@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from shoal.errors import BadRequest, TooLarge
 from shoal.message import Header, canonical, clean
 
@@ -35,13 +37,9 @@ COST = 512  # what a frame uses of a window beside its payload: the least a mess
 SHAPES = 1024  # numbers in use at a time in one direction
 SHAPES_SIZE = 1024 * 1024  # bytes of their definitions
 
-Shape = tuple[tuple[str, ...], dict[str, str], Header | None]
-"""The names of a message's own headers; all its headers, with the values it shares with others; and
-these shared headers, if they alone decide what a message is for."""
-
 # Headers of a message's own that decide nothing; those of users do not begin like Micro's.
 _PLAIN = frozenset(("Micro-Id", "X-Micro-Id", "Timeout"))
-_REMEMBERED = 1024  # bytes of a shared header
+_REMEMBERED = 1024  # bytes of a shared header, or of the values of a message
 _SPECIAL = ("Micro-", "X-Micro-", "Content-")
 
 
@@ -78,12 +76,6 @@ def text_of(error: object) -> bytes:
 def values_of(header: dict[str, str]) -> bytes:
     """Return the values of a header as bytes. Raises TooLarge."""
     values: Iterable[str] = header.values()
-    if len(header) == 2:  # the ordinary case, as id and time-out of a request
-        first, second = values
-        if first.isprintable() and second.isprintable():
-            text = f"{first}\n{second}".encode()
-            if len(text) <= MAX_HEADER:
-                return text
     if not "".join(values).isprintable():
         values = map(clean, values)
     text = "\n".join(values).encode("utf-8", "replace")
@@ -126,11 +118,24 @@ class SentShapes:
         return number, frame(DEFINE, 0, len(first), number=number, flags=flags, payload=payload)
 
 
+class Shape(Struct):
+    """What the messages with one number have in common."""
+
+    names: tuple[str, ...] = ()
+    """Of each message's own headers."""
+    whole: dict[str, str] = {}
+    """All headers of the last message; most that follow have the same."""
+    plain: Header | None = None
+    """The headers that are the same in all messages, if they alone decide what one is for."""
+    values: bytes | None = b""
+    """The last message's own, None before the first."""
+
+
 class ReceivedShapes:
     """The headers the peer has given numbers to."""
 
     def __init__(self) -> None:
-        self.known: list[Shape] = [((), {}, None)]
+        self.known = [Shape()]
         self._size = 0
 
     def define(self, number: int, flags: int, count: int, payload: bytes) -> None:
@@ -156,9 +161,9 @@ class ReceivedShapes:
         plain = shared.keys().isdisjoint(names) and all(
             name in _PLAIN or not name.startswith(_SPECIAL) for name in names
         )
-        # A copy of the whole is cheaper than one that has to grow.
         whole = {**shared, **dict.fromkeys(names, "")}
-        self.known.append((names, whole, shared if plain else None))
+        values = None if names else b""
+        self.known.append(Shape(names, whole, shared if plain else None, values))
 
 
 @functools.lru_cache(1024)
@@ -177,22 +182,19 @@ def _lines(data: bytes) -> list[str]:
     return data.decode().split("\n") if data else []
 
 
-def header_of(shape: Shape, values: bytes) -> dict[str, str]:
-    """Return the header of a message. Raises Violation."""
-    names, whole, _ = shape
-    header = whole.copy()
-    if names:
-        try:
-            found = values.decode().split("\n")
-        except ValueError:
-            raise Violation("a header that is not UTF-8") from None
-        if len(found) != len(names):
-            raise Violation("a header with too many or too few values")
-        if len(found) == 2 and found[0].isprintable() and found[1].isprintable():
-            header[names[0]], header[names[1]] = found
-        else:
-            for name, value in zip(names, found, strict=False):
-                header[name] = clean(value)
-    elif values:
-        raise Violation("values of a header that has none")
-    return header
+def learn(shape: Shape, values: bytes) -> None:
+    """Take in the values of a message, whose headers are then the whole. Raises Violation."""
+    names = shape.names
+    if not names:
+        if values:
+            raise Violation("values of a header that has none")
+        return
+    try:
+        found = values.decode().split("\n")
+    except ValueError:
+        raise Violation("a header that is not UTF-8") from None
+    if len(found) != len(names):
+        raise Violation("a header with too many or too few values")
+    for name, value in zip(names, found, strict=True):
+        shape.whole[name] = clean(value)
+    shape.values = values if len(values) <= _REMEMBERED else None

@@ -41,6 +41,8 @@ class NativeSession(Socket):
     What it may send is a credit in bytes that the peer extends when messages were received.
     """
 
+    numbered = False
+
     def __init__(self, link: NativeConnection, id: int = 0) -> None:
         """Make a session; one that is dialled gets its id with its first message."""
         assert link.peer is not None
@@ -53,8 +55,10 @@ class NativeSession(Socket):
         # Sending
         self._credit = link.peer.window
         self._more_credit: asyncio.Future[None] | None = None
-        self._shared: Header | None = None  # what the last message had
-        self._names: tuple[str, ...] = ()
+        # The headers of the last message, as most of a session have the same, and their bytes.
+        self._own: dict[str, str] = {}
+        self._shared: Header | None = None
+        self._text = b""
         self._number = 0
         self._epoch = 0
         # Receiving
@@ -78,26 +82,22 @@ class NativeSession(Socket):
     async def send(self, message: Message) -> None:
         if self.try_send(message):
             return
-        own, body, shared = message.header, message.body, message.shared
-        text = values_of(own) if own else b""
+        values_of(message.header)  # what cannot be sent need not wait
         await self._ready()
-        number = self._numbered(tuple(own), own, shared)
-        await self._send_large(number, text, body)
+        self._head(message.header, message.shared)
+        await self._send_large(message.body)
 
     def try_send(self, message: Message) -> bool:
         link = self._link
         if self._credit <= 0 or link.choked:
             return False
         own, body, shared = message.header, message.body, message.shared
-        names = tuple(own)
-        try:
-            text = values_of(own) if own else b""
-            if shared is self._shared and names == self._names and self._epoch == link.epoch:
-                number = self._number
-            else:
-                number = self._numbered(names, own, shared)
-        except Error:
-            return False
+        if own != self._own or shared is not self._shared or self._epoch != link.epoch:
+            try:
+                self._head(own, shared)
+            except Error:
+                return False
+        text, number = self._text, self._number
         size = len(text) + len(body)
         if size > link.largest:
             return False
@@ -107,17 +107,17 @@ class NativeSession(Socket):
         link.write(_pack(size, MESSAGE, 0, number, self.id, len(text)), text, body)
         return True
 
-    def _numbered(self, names: tuple[str, ...], own: dict[str, str], shared: Header | None) -> int:
-        """Return the number of headers, which most messages of a session have in common."""
+    def _head(self, own: dict[str, str], shared: Header | None) -> None:
+        """Work out the number and the values of headers. Raises BadRequest or TooLarge."""
         link = self._link
+        self._text = values_of(own) if own else b""
         number = link.numbers.get((id(shared), *own))
         if number is None:
             number = link.define(own, shared)
-        self._shared, self._names, self._number, self._epoch = shared, names, number, link.epoch
-        return number
+        self._own, self._shared, self._number, self._epoch = own.copy(), shared, number, link.epoch
 
-    async def _send_large(self, number: int, text: bytes, body: bytes) -> None:
-        link = self._link
+    async def _send_large(self, body: bytes) -> None:
+        link, text, number = self._link, self._text, self._number
         assert link.peer is not None
         if len(body) > link.peer.max_message:
             raise TooLarge(f"{self.remote} takes no message of {len(body)} bytes")

@@ -81,6 +81,7 @@ class Turn:
 class MemorySocket(Socket):
     """One end of a pair."""
 
+    numbered = False
     peer: MemorySocket
 
     def __init__(self, local: str, remote: str, turn: Turn) -> None:
