@@ -23,7 +23,7 @@ class Header(dict[str, str]):
     """
 
     __slots__ = ("forms",)
-    forms: dict[tuple[str, ...], str]
+    forms: dict[tuple[str, ...], bytes]
 
     def __repr__(self) -> str:
         return f"Header({shown(self)})"

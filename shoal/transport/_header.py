@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shoal.errors import BadRequest
-from shoal.message import Header, canonical, clean
+from shoal.message import Header, Message, canonical, clean
 from shoal.message import _names as _canonical
 
 # What belongs to one connection and is written by it alone, whatever a message says.
@@ -19,7 +19,7 @@ _FRAMING = frozenset(
 _LIMIT = 4096
 _LONGEST = 64
 _FORMS = 64  # kept for each shared header
-LAST = "Content-Length: %d\r\n\r\n"
+_LAST = b"Content-Length: %d\r\n\r\n%b"
 _names: dict[bytes, str] = {}
 _prefixes: dict[str, str] = {}
 
@@ -54,34 +54,38 @@ def encode(header: Mapping[str, str]) -> bytes:
     return "".join(lines).encode("utf-8", "replace")
 
 
-def encode_head(header: Mapping[str, str], shared: Header, length: int) -> bytes:
-    """Return the lines of a message's own header, of the one it shares with others, and the last.
+def encode_message(start: bytes, message: Message) -> bytes:
+    """Return a message whose first lines are given.
 
-    What is shared comes first, so that the peer can know it again, unless both have a name: a
-    reader takes the first of two. Raises BadRequest as `encode` does.
+    Of its header, what it shares with others comes first, so that the peer can know it again,
+    unless both have a name: a reader takes the first of two. Raises BadRequest as `encode` does.
     """
+    header, body, shared = message.header, message.body, message.shared
+    if shared is None:
+        return b"".join((start, encode(header), _LAST % (len(body), body)))
     names = tuple(header)
     try:
         form = shared.forms[names]
     except (AttributeError, KeyError):
         form = _form(names, shared)
-    values = header.values()
-    for value in values:
-        if not value.isprintable():
-            return (form % (*map(clean, values), length)).encode("utf-8", "replace")
-    return (form % (*values, length)).encode()
+    values = []
+    for value in header.values():
+        # Most are numbers, and of bytes that is told at once.
+        data = value.encode("utf-8", "replace")
+        values.append(data if data.isalnum() else clean(value).encode("utf-8", "replace"))
+    return form % (start, *values, len(body), body)
 
 
-def _form(names: tuple[str, ...], shared: Header) -> str:
-    """Return the head as a format of the values of the header's own names and the length."""
+def _form(names: tuple[str, ...], shared: Header) -> bytes:
+    """Return a message as a format of its start, the values of its own names, length and body."""
     if not hasattr(shared, "forms"):
         shared.forms = {}
     # The connection's own lines are left out: their values become nothing.
-    prefixes = (_prefix(name).replace("%", "%%") for name in names)
-    own = "".join(f"{prefix}%s\r\n" if prefix else "%.0s" for prefix in prefixes)
-    lines = encode(shared).decode().replace("%", "%%")
+    prefixes = (_prefix(name).encode().replace(b"%", b"%%") for name in names)
+    own = b"".join(prefix + b"%b\r\n" if prefix else b"%.0b" for prefix in prefixes)
+    lines = encode(shared).replace(b"%", b"%%")
     alike = {canonical(name) for name in names}.isdisjoint(map(canonical, shared))
-    form = (lines + own if alike else own + lines) + LAST
+    form = b"%b" + (lines + own if alike else own + lines) + _LAST
     if len(shared.forms) < _FORMS:
         shared.forms[names] = form
     return form

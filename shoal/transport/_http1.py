@@ -14,7 +14,7 @@ import httptools
 from shoal.errors import BadRequest, ConnectionClosed, Error, TooLarge
 from shoal.message import Message, clean
 from shoal.transport._connection import Connection
-from shoal.transport._header import LAST, _names, encode, encode_head, read_name
+from shoal.transport._header import _names, encode_message, read_name
 from shoal.transport._heads import LARGEST, Head, known, learn, like
 
 logger = logging.getLogger(__name__)
@@ -190,10 +190,7 @@ class HttpSocket(Connection):
     # Encoding
 
     def _encode(self, message: Message) -> bytes:
-        header, body, shared = message.header, message.body, message.shared
-        if shared is None:
-            return b"".join((self._start, encode(header), (LAST % len(body)).encode(), body))
-        return b"".join((self._start, encode_head(header, shared, len(body)), body))
+        return encode_message(self._start, message)
 
 
 class ClientSocket(HttpSocket):

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from shoal.errors import BadRequest
-from shoal.message import Header, canonical
+from shoal.message import Header, Message, canonical, clean
 from shoal.transport import _header
-from shoal.transport._header import carried, encode, encode_head, read_name
+from shoal.transport._header import carried, encode, encode_message, read_name
 
 
 def test_lines() -> None:
@@ -50,31 +50,39 @@ def test_lines_that_are_shared_come_first_and_are_made_once() -> None:
     shared = Header({"a": "100 %s"})
     for id in "12":
         assert (
-            encode_head({"Id": id, "B": "é\n"}, shared, 7)
-            == f"A: 100 %s\r\nId: {id}\r\nB: é\r\nContent-Length: 7\r\n\r\n".encode()
+            encode_message(b"% ", Message({"Id": id, "B": "é\n"}, b"body %b!", shared))
+            == f"% A: 100 %s\r\nId: {id}\r\nB: é\r\nContent-Length: 8\r\n\r\nbody %b!".encode()
         )
     assert len(shared.forms) == 1
 
 
+@pytest.mark.parametrize("value", ["a b", "\ud800x", "é", "x\x00y", "", "½", "a\r\nB: c"])
+def test_values_beside_a_shared_header(value: str) -> None:
+    message = Message({"Id": "7", "Value": value}, b"", Header({"A": "b"}))
+    line = clean(value).encode("utf-8", "replace")
+    expected = b"A: b\r\nId: 7\r\nValue: " + line + b"\r\nContent-Length: 0\r\n\r\n"
+    assert encode_message(b"", message) == expected
+
+
 def test_a_name_may_have_a_percent_sign() -> None:
-    head = encode_head({"A%s": "1", "B%": "2"}, Header({"C%d": "3"}), 0)
+    head = encode_message(b"", Message({"A%s": "1", "B%": "2"}, b"", Header({"C%d": "3"})))
     assert head == b"C%d: 3\r\nA%s: 1\r\nB%: 2\r\nContent-Length: 0\r\n\r\n"
 
 
 def test_of_two_equal_names_the_own_one_comes_first() -> None:
     shared = Header({"A": "shared", "Content-Length": "7"})
-    head = encode_head({"a": "own", "Host": "x"}, shared, 0)
+    head = encode_message(b"", Message({"a": "own", "Host": "x"}, b"", shared))
     assert head == b"A: own\r\nA: shared\r\nContent-Length: 0\r\n\r\n"
 
 
 def test_forms_of_a_shared_header_are_bounded() -> None:
     shared = Header({"A": "b"})
     for number in range(_header._FORMS + 10):
-        head = encode_head({f"X-{number}": "y"}, shared, 0)
+        head = encode_message(b"", Message({f"X-{number}": "y"}, b"", shared))
         assert head.startswith(f"A: b\r\nX-{number}: y\r\n".encode())
     assert len(shared.forms) == _header._FORMS
     with pytest.raises(BadRequest):
-        encode_head({"a b": ""}, shared, 0)
+        encode_message(b"", Message({"a b": ""}, b"", shared))
 
 
 def test_what_is_carried() -> None:
