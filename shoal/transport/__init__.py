@@ -19,7 +19,7 @@ class Socket(Protocol):
     """This side's address."""
     remote: str
     """The peer's address."""
-    numbered = True
+    numbered: bool = True
     """Whether requests need a `Micro-Id`, as between Go Micro's peers."""
 
     @abstractmethod
