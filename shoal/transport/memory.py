@@ -15,7 +15,7 @@ from shoal.transport._header import carried
 from shoal.transport._inbox import Inbox
 
 ID = "shoal.transport"
-TURN = 64  # messages that are handed over at once in one turn of the loop
+TURN = 128  # messages that are handed over at once in one turn of the loop
 UNREAD = 16  # messages that may wait before the sender does
 
 
@@ -95,10 +95,11 @@ class MemorySocket(Socket):
         self._room.set()
         self._on_lost: Callable[[], object] | None = None
         self._closed = False
-        # What the last messages shared, and the names of the others.
+        # The headers of the last message, as most have the same, and what the other end gets.
+        self._own: dict[str, str] | None = None
         self._shared = self._known = Header()
-        self._names: tuple[str, ...] = ()
-        self._alike = False  # the names are canonical, and others than the shared ones
+        self._whole: dict[str, str] = {}
+        self._alike: Header | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -131,16 +132,19 @@ class MemorySocket(Socket):
         shared, own = message.shared, message.header
         if shared is None:
             return Message(carried(own), message.body)
-        names = tuple(own)
-        if shared is not self._shared or names != self._names:
-            plain, known = carried(dict.fromkeys(names, "")), Header(carried(shared))
-            self._shared, self._known, self._names = shared, known, names
-            self._alike = known.keys().isdisjoint(plain) and tuple(plain) == names
-        if self._alike and "".join(own.values()).isalnum():  # as in most messages
-            return Message({**self._known, **own}, message.body, self._known)
-        own = carried(own)
-        alike = self._known if self._known.keys().isdisjoint(own) else None
-        return Message({**self._known, **own}, message.body, alike)
+        if own != self._own or shared is not self._shared:
+            self._learn(own, shared)
+        return Message(self._whole.copy(), message.body, self._alike)
+
+    def _learn(self, own: dict[str, str], shared: Header) -> None:
+        """Work out what the other end gets of these headers. Raises BadRequest."""
+        plain = carried(own)
+        if shared is not self._shared:
+            self._own, self._known = None, Header(carried(shared))
+            self._shared = shared
+        self._whole = {**self._known, **plain}
+        self._alike = self._known if self._known.keys().isdisjoint(plain) else None
+        self._own = own.copy()
 
     def _hand_over(self, message: Message) -> None:
         """Let the peer have a message, at once if no other task has to be resumed for that."""
