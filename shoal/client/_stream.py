@@ -34,6 +34,8 @@ class RpcStream(Stream[Reply], Generic[Reply]):
     ) -> None:
         self._socket = socket
         self._tells_end = tells_end
+        self._enveloped = wire.envelope(codec) is not None
+        self._plain: Header | None = None  # what a good reply shared: who shares it is as good
         self._codec = codec
         self._reply = reply
         self._shared = shared
@@ -86,19 +88,24 @@ class RpcStream(Stream[Reply], Generic[Reply]):
 
     async def _put(self, body: bytes) -> None:
         shared = self._shared
-        packed = wire.pack_request(
-            self._codec, self._header["Micro-Id"], shared["Micro-Endpoint"], body
-        )
-        await self._socket.send(Message(self._header, packed, shared))
+        if self._enveloped:
+            id, endpoint = self._header["Micro-Id"], shared["Micro-Endpoint"]
+            body = wire.pack_request(self._codec, id, endpoint, body)
+        message = Message(self._header, body, shared)
+        if not self._socket.try_send(message):
+            await self._socket.send(message)
 
     async def recv(self) -> Reply:
         if self._ended is not None:
             raise self._ended
         try:
             message = await self._receive()
-            if wire.error_in(message.header) == wire.EOS:
-                raise EndOfStream
-            body = wire.reply_body(message, self._shared["Content-Type"], self._codec)
+            body, shared = message.body, message.shared
+            if shared is None or shared is not self._plain:
+                if wire.error_in(message.header) == wire.EOS:
+                    raise EndOfStream
+                body = wire.reply_body(message, self._shared["Content-Type"], self._codec)
+                self._plain = None if self._enveloped else shared
             reply: Reply = self._codec.decode(body, self._reply)
             return reply
         except (Error, EndOfStream) as error:

@@ -29,6 +29,7 @@ class ServerStream:
         self._server = server
         self._socket = socket
         self._incoming = incoming
+        self._envelope = wire.envelope(incoming.codec)
         self._sent = 0
         self._rest: deque[Message] = deque()
         self._ended = False
@@ -96,10 +97,11 @@ class ServerStream:
     async def _send(self, item: Any) -> None:
         incoming = self._incoming
         body = incoming.codec.encode(item)
-        functions = wire.envelope(incoming.codec)
-        if functions is not None:
-            body = functions.pack_response(incoming.id, "", body)
-        await self._socket.send(Message(self._reply, body, incoming.shared))
+        if self._envelope is not None:
+            body = self._envelope.pack_response(incoming.id, "", body)
+        message = Message(self._reply, body, incoming.shared)
+        if not self._socket.try_send(message):
+            await self._socket.send(message)
         self._sent += 1
         if self._sent % TURN == 0:
             await asyncio.sleep(0)
@@ -134,9 +136,8 @@ class ServerStream:
         if text:
             raise from_wire(text)
         body = message.body
-        functions = wire.envelope(self._incoming.codec)
-        if functions is not None:
-            body = functions.unpack_request(body).body
+        if self._envelope is not None:
+            body = self._envelope.unpack_request(body).body
         return self._incoming.codec.decode(body, self._incoming.method.request)
 
     def all_came(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from shoal.errors import BadRequest
 from shoal.message import Header, Message, canonical, clean
@@ -13,6 +13,10 @@ _FRAMING = frozenset(
     """Connection Content-Length Expect Host Keep-Alive Te Trailer Transfer-Encoding Upgrade
     User-Agent""".split()
 )
+
+# Those of users do not begin like the special ones.
+_PLAIN = frozenset(("Micro-Id", "X-Micro-Id", "Timeout"))
+_SPECIAL = ("Micro-", "X-Micro-", "Content-")
 
 # Both tables hold what a function of its key returns. They are emptied when full, so that a peer
 # that sends ever new names can neither grow them nor keep them useless; long names are not kept.
@@ -89,6 +93,11 @@ def _form(names: tuple[str, ...], shared: Header) -> bytes:
     if len(shared.forms) < _FORMS:
         shared.forms[names] = form
     return form
+
+
+def decide_nothing(names: Iterable[str]) -> bool:
+    """Whether a message's own headers leave what it is for to those it shares with others."""
+    return all(name in _PLAIN or not name.startswith(_SPECIAL) for name in names)
 
 
 def carried(header: Mapping[str, str]) -> dict[str, str]:

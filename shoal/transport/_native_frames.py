@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from shoal.errors import BadRequest, TooLarge
 from shoal.message import Header, canonical, clean
+from shoal.transport._header import decide_nothing
 
 MAGIC = b"\x89SHOAL\r\n"  # no other protocol begins so, and no line of text
 VERSION = 1
@@ -37,10 +38,7 @@ COST = 512  # what a frame uses of a window beside its payload: the least a mess
 SHAPES = 1024  # numbers in use at a time in one direction
 SHAPES_SIZE = 1024 * 1024  # bytes of their definitions
 
-# Headers of a message's own that decide nothing; those of users do not begin like Micro's.
-_PLAIN = frozenset(("Micro-Id", "X-Micro-Id", "Timeout"))
 _REMEMBERED = 1024  # bytes of a shared header, or of the values of a message
-_SPECIAL = ("Micro-", "X-Micro-", "Content-")
 
 
 class Violation(Exception):
@@ -158,9 +156,7 @@ class ReceivedShapes:
             raise Violation(f"a bad definition: {error}") from None
         if max(len(names), len(shared)) > MAX_HEADERS:
             raise Violation("a definition of too many headers")
-        plain = shared.keys().isdisjoint(names) and all(
-            name in _PLAIN or not name.startswith(_SPECIAL) for name in names
-        )
+        plain = shared.keys().isdisjoint(names) and decide_nothing(names)
         whole = {**shared, **dict.fromkeys(names, "")}
         values = None if names else b""
         self.known.append(Shape(names, whole, shared if plain else None, values))

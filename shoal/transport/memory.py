@@ -11,7 +11,7 @@ from shoal.message import Header, Message
 from shoal.transport import NO_METADATA, Accept, Listener, Socket, Transport
 from shoal.transport._accepted import AcceptedSockets
 from shoal.transport._address import candidates, join, one
-from shoal.transport._header import carried
+from shoal.transport._header import carried, decide_nothing
 from shoal.transport._inbox import Inbox
 
 ID = "shoal.transport"
@@ -143,7 +143,8 @@ class MemorySocket(Socket):
             self._own, self._known = None, Header(carried(shared))
             self._shared = shared
         self._whole = {**self._known, **plain}
-        self._alike = self._known if self._known.keys().isdisjoint(plain) else None
+        alike = self._known.keys().isdisjoint(plain) and decide_nothing(plain)
+        self._alike = self._known if alike else None
         self._own = own.copy()
 
     def _hand_over(self, message: Message) -> None:

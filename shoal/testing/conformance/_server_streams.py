@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import shoal
+from shoal.client import Request
 from shoal.client.rpc import RpcClient
 from shoal.message import Message
 from shoal.server import Server
@@ -94,6 +95,17 @@ class ServerStreams(ServerTools):
             await asyncio.wait([call])
             await asyncio.sleep(0.05)
             assert not handler.finished.is_set()
+
+    async def test_the_end_of_a_stream_to_a_method_without_one_runs_no_handler(self) -> None:
+        async with self.serving() as (echo, handler, client), asyncio.timeout(WAIT):
+            await echo.unary(Item("x"))  # which the server may know again
+            request = Request("echo", "Echo.Unary", Item("y"), Item)
+            async with client.stream(request) as stream:
+                replies = [await stream.recv(), await stream.recv()]
+            texts = [reply.text for reply in replies]
+            assert texts == ["got ", "got y"]  # of the opening message, and of the request
+            await echo.unary(Item("z"))
+            assert handler.calls == 4
 
     async def test_what_a_closing_client_had_sent_is_still_read(self) -> None:
         fleet = self.make_fleet()
