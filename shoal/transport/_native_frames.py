@@ -128,6 +128,9 @@ class Shape(Struct):
     values: bytes | None = b""
     """The last message's own, None before the first."""
 
+    def __repr__(self) -> str:
+        return f"Shape({', '.join(self.names)})"  # values may be secret
+
 
 class ReceivedShapes:
     """The headers the peer has given numbers to."""
