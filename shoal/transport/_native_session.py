@@ -110,11 +110,12 @@ class NativeSession(Socket):
     def _head(self, own: dict[str, str], shared: Header | None) -> None:
         """Work out the number and the values of headers. Raises BadRequest or TooLarge."""
         link = self._link
-        self._text = values_of(own) if own else b""
+        text = values_of(own) if own else b""
         number = link.numbers.get((id(shared), *own))
         if number is None:
             number = link.define(own, shared)
-        self._own, self._shared, self._number, self._epoch = own.copy(), shared, number, link.epoch
+        self._own, self._shared, self._epoch = own.copy(), shared, link.epoch
+        self._text, self._number = text, number
 
     async def _send_large(self, body: bytes) -> None:
         link, text, number = self._link, self._text, self._number

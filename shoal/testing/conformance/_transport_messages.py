@@ -127,6 +127,32 @@ class MessageTests(TransportSuite):
             got.header["A"] = "3"
             assert header == {"A": "2"}
 
+    async def test_headers_like_and_unlike_those_before_arrive_as_they_were_sent(self) -> None:
+        shared, other = Header({"Shared": "1"}), Header({"Other": "2"})
+        own = {"A": "1"}
+        async with self.pair() as (client, server):
+            for sender, receiver in ((client, server), (server, client)):
+                for change, beside in (
+                    ({}, shared),
+                    ({}, shared),  # the same once more
+                    ({"A": "2"}, shared),  # in the dict that was sent before
+                    ({"B": "3"}, shared),
+                    ({"A": "2"}, None),
+                    ({}, other),
+                    ({"A": "1"}, shared),
+                ):
+                    own.update(change)
+                    with pytest.raises(BadRequest):
+                        await sender.send(Message({"A": "9", "a b": ""}, shared=beside))
+                    await sender.send(Message(own, shared=beside))
+                    got = (await self.soon(receiver.recv())).header
+                    found = {
+                        name: got[name] for name in ("A", "B", "Shared", "Other") if name in got
+                    }
+                    assert found == {**own, **(beside or {})}
+                    got["A"] = "its receiver's"
+                own.pop("B")
+
     # Order, and both ways at once
 
     async def test_messages_arrive_in_order(self) -> None:
