@@ -117,21 +117,8 @@ class RpcClient(Client):
         """Return what runs a call; the time it may take begins now."""
         deadlines = self._bound()
         started = deadlines.loop.time()
-        running = context.current.get()
-        if running is context.NOTHING and not options:  # the ordinary case
-            when = started + self._timeout
-            attempts = Attempts(
-                deadlines,
-                when,
-                request=request,
-                options=options,
-                metadata=added,
-                started=started,
-                until=when,
-                timeout=self._timeout_value,
-            )
-            return self._run(attempts, deadlines)
         when = started + options.get("timeout", self._timeout)
+        running = context.current.get()
         attempts = Attempts(
             deadlines,
             when,
@@ -140,11 +127,13 @@ class RpcClient(Client):
             metadata=metadata_of(running, options, added),
             started=started,
             until=when,
+            timeout="" if "timeout" in options else self._timeout_value,
         )
         if running.deadline is not None and running.deadline < when:
             attempts.when = attempts.until = running.deadline
             attempts.inherited = True
-        if options.get("hedge"):
+            attempts.timeout = ""
+        if options and options.get("hedge"):
             return self._hedged(attempts, deadlines)
         return self._run(attempts, deadlines)
 
