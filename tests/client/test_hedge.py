@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -186,6 +187,7 @@ async def test_what_may_not_run_twice_is_not_hedged(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("idempotent", [True, False])
 async def test_an_attempt_has_a_limit_of_its_own(clock: FakeClock, idempotent: bool) -> None:
+    random.seed(1)  # each call begins with one of the two by chance
     async with Network() as network:
         greeters = [Greeter(clock) for _ in range(2)]
         services = [await network.serve(greeter) for greeter in greeters]
