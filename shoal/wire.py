@@ -89,13 +89,6 @@ def envelope(codec: Codec) -> Any:
     return getattr(codec, "envelope", None)
 
 
-def pack_request(codec: Codec, id: str, endpoint: str, body: bytes) -> bytes:
-    """Return the body of a request, in the envelope of the codec if it has one."""
-    functions = envelope(codec)
-    packed: bytes = functions.pack_request(id, endpoint, body) if functions else body
-    return packed
-
-
 def timeout_value(seconds: float) -> str:
     """Return the `Timeout` header for seconds: nanoseconds, at least one.
 

@@ -48,7 +48,7 @@ class Exchanges:
             id = str(next(self.ids))
             header = {"Micro-Id": id, "Timeout": timeout}
             if target.enveloped:
-                body = wire.pack_request(target.codec, id, request.endpoint, body)
+                body = wire.envelope(target.codec).pack_request(id, request.endpoint, body)
         else:
             header = {"Timeout": timeout}
         if attempts.metadata:

@@ -34,7 +34,7 @@ class RpcStream(Stream[Reply], Generic[Reply]):
     ) -> None:
         self._socket = socket
         self._tells_end = tells_end
-        self._enveloped = wire.envelope(codec) is not None
+        self._envelope = wire.envelope(codec)
         self._plain: Header | None = None  # what a good reply shared: who shares it is as good
         self._codec = codec
         self._reply = reply
@@ -88,9 +88,9 @@ class RpcStream(Stream[Reply], Generic[Reply]):
 
     async def _put(self, body: bytes) -> None:
         shared = self._shared
-        if self._enveloped:
+        if self._envelope is not None:
             id, endpoint = self._header["Micro-Id"], shared["Micro-Endpoint"]
-            body = wire.pack_request(self._codec, id, endpoint, body)
+            body = self._envelope.pack_request(id, endpoint, body)
         message = Message(self._header, body, shared)
         if not self._socket.try_send(message):
             await self._socket.send(message)
@@ -105,7 +105,7 @@ class RpcStream(Stream[Reply], Generic[Reply]):
                 if wire.error_in(message.header) == wire.EOS:
                     raise EndOfStream
                 body = wire.reply_body(message, self._shared["Content-Type"], self._codec)
-                self._plain = None if self._enveloped else shared
+                self._plain = shared if self._envelope is None else None
             reply: Reply = self._codec.decode(body, self._reply)
             return reply
         except (Error, EndOfStream) as error:

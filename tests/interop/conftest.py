@@ -64,8 +64,9 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     stash = session.config.stash
     if stash[_MATRIX].rows:
-        one_of_several = hasattr(session.config, "workerinput")  # it runs a part of what it collects
-        whole = stash[_WHOLE] and exitstatus == 0 and not one_of_several
+        # One of several workers collects all, and runs a part of it.
+        alone = not hasattr(session.config, "workerinput")
+        whole = stash[_WHOLE] and exitstatus == 0 and alone
         stash[_MATRIX].write(whole=whole)
         matrix.write_page()
 
