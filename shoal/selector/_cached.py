@@ -92,7 +92,7 @@ class CachedSelector(Selector):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entries: dict[str, _Entry] = {}
         self._nodes: dict[str, Nodes] = {}
-        self._ready: dict[str, Choice] = {}  # services with nodes: what most calls need
+        self._ready: dict[str, Next] = {}  # services with nodes: what most calls need
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -124,17 +124,17 @@ class CachedSelector(Selector):
     async def select(
         self, service: str, *, filters: Sequence[Filter] = (), strategy: Strategy | None = None
     ) -> Next:
-        choice = self._ready.get(service)
-        if choice is None:
+        choose = self._ready.get(service)
+        if choose is None:
             self._bind()  # not for every call: asking for the running loop is a system call
-            choice = await self._find(service)
+            choose = (await self._find(service)).__call__
         if not filters and strategy is None:
-            return choice
+            return choose
         entry = self._entries[service]
         if not entry.complete.is_set():
             # What a watch told meanwhile is not all there is to choose from.
             await self._wait(entry, entry.complete)
-        pool = entry.nodes.view(filters) if filters else choice.pool
+        pool = entry.nodes.view(filters) if filters else entry.nodes.pool
         return Choice(pool, strategy or self._strategy)
 
     def mark(self, service: str, node: Node, error: Exception | None, elapsed: float) -> None:
@@ -312,7 +312,7 @@ class CachedSelector(Selector):
         """Let calls find the nodes at once, or no more."""
         name = entry.nodes.name
         if entry.nodes.loads:
-            self._ready[name] = entry.choice
+            self._ready[name] = entry.choice.__call__  # a method costs less to call than an object
             entry.settled.set()
         else:
             self._ready.pop(name, None)

@@ -80,24 +80,6 @@ class Health:
         """Return the seconds until the next node may be tried again."""
         return max(self._due - self._clock(), 0.0)
 
-    def mark(self, load: Load, error: Exception | None, elapsed: float) -> None:
-        """Take in how an attempt went."""
-        now = self._clock()
-        if error is None:
-            latency = load.latency
-            if elapsed >= latency:
-                load.latency = elapsed
-            elif elapsed:  # it rises at once and falls slowly; 0 was not measured (a stream)
-                weight = math.exp((load.marked - now) / DECAY)
-                load.latency = elapsed + (latency - elapsed) * weight
-            if load.errors or self.out:
-                self._reached(load, now)
-        elif isinstance(error, GaveUp):
-            self._unknown(load, elapsed, now)
-        elif self._loads.get(load.node.id) is load:
-            self._failed(load, error, elapsed, now)
-        load.marked = now
-
     def given(self, load: Load) -> None:
         """Note that a call is on its way: a node that was offered gets no second one."""
         out = self.out.get(load.node.id)
@@ -137,6 +119,13 @@ class Health:
         if out is not None and out.probing and self._loads.get(load.node.id) is load:
             self._pause(out, now, out.pause)  # the probe told nothing: another one is due
 
+    def failed(self, load: Load, error: Exception, elapsed: float, now: float) -> None:
+        """Take in that an attempt failed."""
+        if isinstance(error, GaveUp):
+            self._unknown(load, elapsed, now)
+        elif self._loads.get(load.node.id) is load:
+            self._failed(load, error, elapsed, now)
+
     def _failed(self, load: Load, error: Exception, elapsed: float, now: float) -> None:
         policy = self.policy
         out = self.out.get(load.node.id)
@@ -144,7 +133,7 @@ class Health:
             # A node that fails fast must not look fast: errors raise the latency only.
             load.latency = max(load.latency, elapsed)
             if not isinstance(error, Timeout):
-                self._reached(load, now)
+                self.reached(load, now)
             elif out is not None and out.probing:
                 self._pause(out, now, out.pause * 2)
             return
@@ -160,7 +149,8 @@ class Health:
         elif policy.strict or out.probing:  # other calls that were running say nothing new
             self._pause(out, now, out.pause * 2)
 
-    def _reached(self, load: Load, now: float) -> None:
+    def reached(self, load: Load, now: float) -> None:
+        """Take in that a node was reached that had errors, or while others are out."""
         load.errors = 0
         out = self.out.get(load.node.id)
         if out is None or self._loads.get(load.node.id) is not load:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Collection, Container, Sequence, Set
 from dataclasses import replace
@@ -10,7 +11,7 @@ from shoal.errors import Unavailable
 from shoal.registry import Node, Record
 from shoal.selector import Filter, Load
 from shoal.selector._doubt import Doubt
-from shoal.selector._health import Health, Out, Policy, unreachable
+from shoal.selector._health import DECAY, Health, Out, Policy, unreachable
 from shoal.selector._pool import ID, Pool
 from shoal.selector.filters import Pure
 
@@ -24,6 +25,7 @@ class Nodes:
         self, name: str, *, clock: Callable[[], float], rng: random.Random, policy: Policy
     ) -> None:
         self.name = name
+        self._clock = clock
         self.loads: dict[str, Load] = {}
         self.health = Health(self.loads, self._health_changed, clock=clock, rng=rng, policy=policy)
         self.doubt = Doubt(clock)
@@ -201,7 +203,19 @@ class Nodes:
                 return
         if load.in_flight:
             load.in_flight -= 1
-        self.health.mark(load, error, elapsed)
+        now = self._clock()
+        if error is None:
+            latency = load.latency
+            if elapsed >= latency:
+                load.latency = elapsed
+            elif elapsed:  # it rises at once and falls slowly; 0 was not measured (a stream)
+                weight = math.exp((load.marked - now) / DECAY)
+                load.latency = elapsed + (latency - elapsed) * weight
+            if load.errors or self.health.out:
+                self.health.reached(load, now)
+        else:
+            self.health.failed(load, error, elapsed, now)
+        load.marked = now
 
     def _find(self, node: Node) -> Load | None:
         load = self.loads.get(node.id)

@@ -47,13 +47,14 @@ class ConsistentHashSelector(CachedSelector):
     ) -> None:
         super().__init__(registry, self._choose, **settings)
         self._metadata = metadata
+        self._better = better_of_two(self._rng.random)
 
     def _choose(self, service: str, loads: Sequence[Load]) -> Load:
         running = context.current.get()
         key = running.metadata.get(self._metadata) or running.incoming.get(self._metadata)
         if key:
             return _ring(loads).get(key)
-        return better_of_two(loads, self._rng.random)
+        return self._better(service, loads)
 
 
 class _ByKey:

@@ -10,7 +10,7 @@ from shoal.registry import Registry
 from shoal.selector import Load, Strategy
 from shoal.selector._cached import CachedSelector, Settings
 from shoal.selector._pool import Loads
-from shoal.selector.p2c import better_of_two
+from shoal.selector.p2c import better_of_two, p2c
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -39,9 +39,10 @@ class LabelSelector(CachedSelector):
     ) -> None:
         super().__init__(registry, self._choose, **settings)
         self._labels: Labels = tuple((key, value) for key, value in labels)
+        self._better = better_of_two(self._rng.random)
 
     def _choose(self, service: str, loads: Sequence[Load]) -> Load:
-        return better_of_two(_preferred(loads, self._labels), self._rng.random)
+        return self._better(service, _preferred(loads, self._labels))
 
 
 class _Prefer:
@@ -54,7 +55,7 @@ class _Prefer:
         return f"prefer{self._labels!r}"
 
     def __call__(self, service: str, loads: Sequence[Load]) -> Load:
-        return better_of_two(_preferred(loads, self._labels), random.random)
+        return p2c(service, _preferred(loads, self._labels))
 
 
 def _preferred(loads: Sequence[Load], labels: Labels) -> Sequence[Load]:

@@ -23,7 +23,7 @@ class TestP2c(SelectorConformance):
 
 def share(loads: list[Load], chance: random.Random, calls: int = 2000) -> Counter[str]:
     """Count who would get the calls if nothing changed meanwhile."""
-    return Counter(better_of_two(loads, chance.random).node.id for _ in range(calls))
+    return Counter(better_of_two(chance.random)("greeter", loads).node.id for _ in range(calls))
 
 
 def measured(count: int, latency: float) -> list[Load]:
@@ -64,7 +64,7 @@ async def test_a_new_node_is_tried_but_not_flooded() -> None:
         load.in_flight = 2
     given, chance = Counter[str](), random.Random(1)
     for _ in range(30):  # none of them is over yet
-        load = better_of_two(loads, chance.random)
+        load = better_of_two(chance.random)("greeter", loads)
         load.in_flight += 1
         given[load.node.id] += 1
     assert 1 <= given[fresh.node.id] <= 15
