@@ -11,8 +11,6 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 TICK = 0.005  # seconds; a deadline fires up to this late, never early
 OUTSIDE = (
     "this client or server belongs to the event loop that used it first, and is used in another,"
@@ -79,17 +77,20 @@ class Deadlines:
             self._schedule(max(first, now + TICK))
 
 
-class Limit(Struct, eq=False):
+class Limit:
     """A block with a deadline; `expired` tells whether it fired. It can be used again.
 
     `begin` and `end` are cheaper than `with`, for who tells by `end` what a cancellation means.
     """
 
-    _owner: Deadlines
-    when: float
-    expired: bool = False
-    _task: asyncio.Task[Any] | None = None
-    _cancelling: int = 0
+    __slots__ = ("_cancelling", "_owner", "_task", "expired", "when")
+
+    def __init__(self, owner: Deadlines, when: float) -> None:
+        self._owner = owner
+        self.when = when
+        self.expired = False
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
 
     def __enter__(self) -> Limit:
         self.begin()

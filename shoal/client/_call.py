@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,12 @@ from msgspec import Struct
 from shoal import context, wire
 from shoal.client import CallOptions, Request
 from shoal.codec import Codec
-from shoal.deadlines import TICK, Deadlines, Limit
+from shoal.deadlines import TICK, Limit
 from shoal.errors import Error, Timeout, Unavailable
 from shoal.message import Header, Message
 from shoal.middleware import Call
 from shoal.registry import Node
 from shoal.selector import GaveUp, Next
-from shoal.transport import Socket
 from shoal.wire import CLIENT
 
 TRANSPORT = "shoal.transport"
@@ -63,30 +63,24 @@ class Target(Struct):
         return self.codec.decode(body, into)
 
 
-class Attempts(Limit, kw_only=True):
-    """What the attempts of one call have in common, which must be over at loop time `when`."""
+@dataclass(slots=True, repr=False)
+class Attempts:
+    """What is known of the attempts of one call, of which one has failed."""
 
     request: Request[Any]
     options: CallOptions
-    metadata: Mapping[str, str]
+    whose: str
+    """What set the time at which they must be over, for a person."""
     started: float
-    until: float
-    """Loop time at which the attempt that runs must be over; at most `when`."""
-    timeout: str = ""
-    """What `Timeout` says if the attempt has just started, where that is known."""
+    limit: Limit
+    tried: Sequence[str]
+    """Ids of the nodes that another attempt should not go to."""
     node: Node | None = None
-    tried: Sequence[str] = ()
-    """Ids of the nodes on which an attempt has failed."""
+    """Where the last one went, or goes."""
     last: Error | None = None
-    """What the last of them failed with."""
+    """What it failed with."""
     seen: tuple[str, ...] = ()
-    """Their addresses."""
-    target: Target | None = None
-    message: Message | None = None
-    socket: Socket | None = None
-    """What the attempt that runs has for itself."""
-    inherited: bool = False
-    """Whether `when` is the deadline of the caller, rather than the call's own."""
+    """The addresses where others failed."""
 
     def __repr__(self) -> str:
         return f"Attempts({self.request.service} {self.request.endpoint}, {self.where()})"
@@ -99,11 +93,19 @@ class Attempts(Limit, kw_only=True):
 
     def late(self, now: float) -> Timeout:
         """Return the error for a call whose time is over."""
+        return self._late(self.whose, self.limit.when - self.started, now - self.started)
+
+    def slow(self, begun: float, until: float, now: float) -> Timeout:
+        """Return the error for an attempt whose own time is over."""
+        error = self._late("its attempt_timeout", until - begun, now - begun)
+        error.__suppress_context__ = True  # that it was cancelled is nothing else
+        return error
+
+    def _late(self, whose: str, seconds: float, passed: float) -> Timeout:
         request = self.request
-        which = "the deadline of its caller" if self.inherited else "its timeout"
         return Timeout(
-            f"{request.service} {request.endpoint}: {which} of {self.when - self.started:.3g} s"
-            f" passed after {now - self.started:.3f} s, {self.where()}",
+            f"{request.service} {request.endpoint}: {whose} of {seconds:.3g} s"
+            f" passed after {passed:.3f} s, {self.where()}",
             id=CLIENT,
         )
 
@@ -144,38 +146,19 @@ def mark_nothing(service: str, node: Node, error: Exception | None, elapsed: flo
     """Nodes that no selector gave are not marked."""
 
 
-def said(error: BaseException, attempts: Attempts) -> Exception:
+def said(error: BaseException, limit: Limit) -> Exception:
     """Return what the end of an attempt says of its node: a caller who gives up says nothing."""
     if isinstance(error, Error):
         return error
-    return Timeout(str(error), id=CLIENT) if attempts.expired else GaveUp()
+    return Timeout(str(error), id=CLIENT) if limit.expired else GaveUp()
 
 
-async def timed(
-    deadlines: Deadlines, exchange: Awaitable[Any], attempts: Attempts, now: float
-) -> Any:
-    """Run an attempt, which `exchange` does, within its own time limit."""
-    request = attempts.request
-    seconds = attempts.options.get("attempt_timeout", attempts.when - now)
-    attempts.until = min(attempts.when, now + seconds)
-    if attempts.until == attempts.when:
-        return await exchange
-    limit = deadlines.until(attempts.until)
-    try:
-        with limit:
-            return await exchange
-    except TimeoutError:
-        if not limit.expired:
-            raise
-    except Timeout:
-        if deadlines.loop.time() < attempts.until - TICK:
-            raise
-        # else the node was a little faster to say that its time is over
-    raise Timeout(
-        f"{request.service} {request.endpoint}: its attempt_timeout of {seconds:.3g} s passed"
-        f" after {deadlines.loop.time() - now:.3f} s, {attempts.where()}",
-        id=CLIENT,
-    )
+def cut(attempt: Limit, error: BaseException, now: float) -> bool:
+    """Whether an attempt ended because its own time was over."""
+    if attempt.end():
+        return isinstance(error, asyncio.CancelledError)
+    # The node may have been a little faster to say so.
+    return isinstance(error, Timeout) and now >= attempt.when - TICK
 
 
 def metadata_of(

@@ -27,10 +27,10 @@ from shoal.client._call import (
     Given,
     Mark,
     Outgoing,
+    cut,
     mark_nothing,
     metadata_of,
     said,
-    timed,
 )
 from shoal.client._exchange import Exchanges
 from shoal.client._hedge import Hedges
@@ -39,7 +39,7 @@ from shoal.client._publish import publish
 from shoal.client._repeats import Repeats, backoff
 from shoal.client._settings import ClientSettings
 from shoal.client._stream import RpcStream, late
-from shoal.deadlines import OUTSIDE, TICK, Deadlines
+from shoal.deadlines import OUTSIDE, TICK, Deadlines, Limit
 from shoal.errors import (
     BadRequest,
     ConnectionClosed,
@@ -50,8 +50,9 @@ from shoal.health import Gauge, gauges
 from shoal.middleware import Call, Middleware, chain
 from shoal.registry import Node
 from shoal.selector import GaveUp, Next, Selector
-from shoal.transport import Transport
+from shoal.transport import Socket, Transport
 
+MOMENT = 0.0005  # seconds that `Timeout` does not tell
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -99,9 +100,10 @@ class RpcClient(Client):
     def call(
         self, request: Request[Reply], **options: Unpack[CallOptions]
     ) -> Coroutine[Any, Any, Reply]:
-        if self._call is None:
-            return self._start(request, options, _NOTHING)
-        return self._through(Outgoing.of(request, options), self._call)
+        if self._call is not None:
+            return self._through(Outgoing.of(request, options), self._call)
+        run = self._hedged if options and options.get("hedge") else self._run
+        return run(request, options, _NOTHING)
 
     async def _through(self, call: Outgoing, run: Callable[[Call], Awaitable[Any]]) -> Any:
         return await run(call)
@@ -109,59 +111,57 @@ class RpcClient(Client):
     def _run_call(self, call: Call) -> Awaitable[Any]:
         assert isinstance(call, Outgoing)
         request = replace(call.request, message=call.message)
-        return self._start(request, call.options, context.checked(call.header))
+        run = self._hedged if call.options.get("hedge") else self._run
+        return run(request, call.options, context.checked(call.header))
 
-    def _start(
+    async def _hedged(
         self, request: Request[Any], options: CallOptions, added: Mapping[str, str]
-    ) -> Coroutine[Any, Any, Any]:
-        """Return what runs a call; the time it may take begins now."""
-        deadlines = self._bound()
-        started = deadlines.loop.time()
-        when = started + options.get("timeout", self._timeout)
-        running = context.current.get()
-        attempts = Attempts(
-            deadlines,
-            when,
-            request=request,
-            options=options,
-            metadata=metadata_of(running, options, added),
-            started=started,
-            until=when,
-            timeout="" if "timeout" in options else self._timeout_value,
-        )
-        if running.deadline is not None and running.deadline < when:
-            attempts.when = attempts.until = running.deadline
-            attempts.inherited = True
-            attempts.timeout = ""
-        if options and options.get("hedge"):
-            return self._hedged(attempts, deadlines)
-        return self._run(attempts, deadlines)
-
-    async def _hedged(self, attempts: Attempts, deadlines: Deadlines) -> Any:
+    ) -> Any:
         """Send the request to one node, and to a second if the first is slow."""
-        request = attempts.request
-        if not attempts.options.get("idempotent"):
+        if not options.get("idempotent"):
             raise BadRequest("only an idempotent call can be hedged: its handler runs twice")
+        started = self._bound().loop.time()
+        given: list[str] = []
 
-        def second() -> Coroutine[Any, Any, Any]:
-            tried = () if attempts.node is None else (attempts.node.id,)
-            other = replace(
-                attempts, until=attempts.when, timeout="", node=None, socket=None, tried=tried
-            )
-            return self._run(other, deadlines)
+        def run() -> Coroutine[Any, Any, Any]:
+            return self._run(request, options, added, started, given)
 
-        key = (request.service, request.endpoint)
-        return await self._hedges.run(key, self._run(attempts, deadlines), second)
+        return await self._hedges.run((request.service, request.endpoint), run(), run)
 
-    async def _run(self, attempts: Attempts, deadlines: Deadlines) -> Any:
-        """Send the request to one node, and to others as long as that is safe and in time."""
-        request, options = attempts.request, attempts.options
-        service, endpoint, breakers = request.service, request.endpoint, self._breakers
-        loop, exchanges = deadlines.loop, self._exchanges
+    async def _run(
+        self,
+        request: Request[Any],
+        options: CallOptions,
+        added: Mapping[str, str],
+        started: float | None = None,
+        given: list[str] | None = None,
+    ) -> Any:
+        """Send the request to one node, and to others as long as that is safe and in time.
+
+        The time it may take begins now, unless it has `started` before. The id of a node that
+        gets it is added to `given`; who is there already gets it only if there is no other one.
+        """
+        deadlines = self._bound()
+        loop, exchanges, breakers = deadlines.loop, self._exchanges, self._breakers
+        service, endpoint = request.service, request.endpoint
+        running = context.current.get()
+        begun = loop.time()
+        if started is None:
+            started = begun
+        limit, whose = Limit(deadlines, started + self._timeout), "its timeout"
+        timeout = self._timeout_value  # what the header says, as long as that is known
+        if options and "timeout" in options:
+            limit.when, timeout = started + options["timeout"], ""
+        if running.deadline is not None and running.deadline < limit.when:
+            limit.when, timeout, whose = running.deadline, "", "the deadline of its caller"
+        if options or added or running is not context.NOTHING:
+            added = metadata_of(running, options, added)
+        tried: Sequence[str] = tuple(given or ())
+        attempts: Attempts | None = None
         self._repeats.calls += 1
-        attempts.begin()
+        limit.begin()
         try:
-            if attempts.when <= attempts.started:
+            if limit.when <= begun:
                 raise TimeoutError
             mark: Mark = self._selector.mark
             if options or self._routed:
@@ -171,51 +171,72 @@ class RpcClient(Client):
             while True:
                 begun = loop.time()
                 if breakers.circuits:
-                    node = choose(breakers.avoid((service, endpoint), attempts.tried, begun))
+                    node = choose(breakers.avoid((service, endpoint), tried, begun))
                 else:
-                    node = choose(attempts.tried)
-                if attempts.last is not None and attempts.knows(node):
+                    node = choose(tried)
+                if attempts is not None and attempts.last and attempts.knows(node):
                     mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
                     raise attempts.last
-                attempts.node = node
+                socket: Socket | None = None
+                attempt: Limit | None = None
                 try:
+                    if given is not None:
+                        given.append(node.id)
                     if options and "attempt_timeout" in options:
-                        exchange = exchanges.run(node, attempts, begun)
-                        reply = await timed(deadlines, exchange, attempts, begun)
-                    else:  # what exchanges.run does: to await it costs as much as what it does
-                        socket = exchanges.sent(node, attempts, begun)
-                        socket = socket or await exchanges.send(node, attempts)
-                        reply = exchanges.replied(await socket.recv(), node, attempts, begun)
+                        attempt = deadlines.until(begun + options["attempt_timeout"])
+                        attempt.begin()
+                    if not timeout or begun - started >= MOMENT or attempt is not None:
+                        until = limit.when if attempt is None else min(limit.when, attempt.when)
+                        timeout = wire.timeout_value(until - begun)
+                    target = exchanges.target(request, node)
+                    socket = exchanges.pool.take(node.address)
+                    message = exchanges.message(target, request, socket, timeout, added)
+                    if socket is None or not socket.try_send(message):
+                        idle, socket = socket, None
+                        socket = await exchanges.send(message, service, node, idle)
+                    reply = await socket.recv()
+                    exchanges.pool.give(node.address, socket, begun)
+                    socket = None
+                    result = target.read(reply, request.reply)
                 except BaseException as error:
-                    exchanges.end(attempts, error)
-                    now, says = loop.time(), said(error, attempts)
+                    now = loop.time()
+                    attempts = attempts or Attempts(request, options, whose, started, limit, tried)
+                    attempts.node = node
+                    if attempt is not None and cut(attempt, error, now):
+                        error = attempts.slow(begun, attempt.when, now)
+                    exchanges.end(socket, service, error)
+                    says = said(error, limit)
                     mark(service, node, says, now - begun)
                     breakers.failed((service, endpoint), node.id, says, now)
                     if not isinstance(error, Error):
                         raise
                     self._again(attempts, error, now, now - begun)
                 else:
+                    if attempt is not None:
+                        attempt.end()
                     now = loop.time()
                     mark(service, node, None, now - begun)
                     if breakers.circuits:
                         breakers.succeeded((service, endpoint), node.id, now)
-                    return reply
+                    return result
                 if len(attempts.tried) > 1:
                     await asyncio.sleep(backoff(len(attempts.tried)))
                 if service not in self._ready and mark is not mark_nothing:
                     # Nobody is left: the registry may know others, or the same elsewhere.
                     service, choose, mark = await self._chooser(request.service, options)
                     attempts.tried = ("",) * len(attempts.tried)
+                tried = attempts.tried
         except (TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and not attempts.end():
+            if isinstance(error, asyncio.CancelledError) and not limit.end():
                 raise
+            attempts = attempts or Attempts(request, options, whose, started, limit, tried)
             raise attempts.late(loop.time()) from None
         finally:
-            attempts.end()
+            limit.end()
 
     def _again(self, attempts: Attempts, error: Error, now: float, elapsed: float) -> None:
         """Raise the error an attempt ended in, unless another one may follow."""
-        if isinstance(error, Timeout) and now >= attempts.when - TICK:
+        if isinstance(error, Timeout) and now >= attempts.limit.when - TICK:
             raise TimeoutError from None  # the node was a little faster to say so
         attempts.explain(error, elapsed)
         if not self._repeats.may(attempts, error):
