@@ -17,6 +17,9 @@ from shoal.transport import Socket
 
 TARGETS = 4096  # kept
 
+Key = tuple[str, str, type, str, "str | None"]
+"""Service, endpoint, type of the message, content type asked for, protocol of the node."""
+
 
 class Exchanges:
     """The exchanges of a client, on the connections of its pool."""
@@ -25,7 +28,7 @@ class Exchanges:
         self.pool = pool
         self.ids = itertools.count()
         self._codecs = codecs
-        self._targets: dict[tuple[str, str, type, str, str | None], Target] = {}
+        self._targets: dict[Key, Target] = {}
 
     def __repr__(self) -> str:
         return f"Exchanges({self.pool!r})"
@@ -94,17 +97,22 @@ class Exchanges:
 
     def target(self, request: Request[Any], node: Node) -> Target:
         """Return what requests to this endpoint have in common, as this node wants it."""
-        service, endpoint, content_type = request.service, request.endpoint, request.content_type
-        kind, protocol = type(request.message), node.metadata.get("protocol")
-        key = (service, endpoint, kind, content_type, protocol)
-        target = self._targets.get(key)
-        if target is None:
-            content_type = content_type or self._codecs.content_type(request.message)
-            content_type = wire.node_content_type(content_type, node.metadata)
-            codec = self._codecs[content_type]
-            enveloped = wire.envelope(codec) is not None
-            shared = wire.request_header(service, endpoint, content_type)
-            target = Target(shared, codec, content_type, enveloped)
-            if len(self._targets) < TARGETS:
-                self._targets[key] = target
+        key = (
+            request.service,
+            request.endpoint,
+            type(request.message),
+            request.content_type,
+            node.metadata.get("protocol"),
+        )
+        return self._targets.get(key) or self._new_target(key, request, node)
+
+    def _new_target(self, key: Key, request: Request[Any], node: Node) -> Target:
+        content_type = request.content_type or self._codecs.content_type(request.message)
+        content_type = wire.node_content_type(content_type, node.metadata)
+        codec = self._codecs[content_type]
+        enveloped = wire.envelope(codec) is not None
+        shared = wire.request_header(request.service, request.endpoint, content_type)
+        target = Target(shared, codec, content_type, enveloped)
+        if len(self._targets) < TARGETS:
+            self._targets[key] = target
         return target

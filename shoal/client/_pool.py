@@ -23,7 +23,6 @@ class Pool:
         self._idle: dict[str, list[tuple[Socket, float]]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"Pool({ {address: len(idle) for address, idle in self._idle.items()} })"
@@ -51,7 +50,7 @@ class Pool:
         idle = self._idle.get(address)
         if idle is None:
             idle = self._idle[address] = []
-        if self._closed or len(idle) >= self._size:
+        if len(idle) >= self._size:
             self.drop(socket)
             return
         idle.append((socket, now))
@@ -65,8 +64,8 @@ class Pool:
         task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """Close all idle sockets; those in use are closed when they are given back."""
-        self._closed = True
+        """Close all idle sockets, and keep none any more: those in use are closed after it."""
+        self._size = 0
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

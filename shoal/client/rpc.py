@@ -142,20 +142,20 @@ class RpcClient(Client):
         gets it is added to `given`; who is there already gets it only if there is no other one.
         """
         deadlines = self._bound()
-        loop, exchanges, breakers = deadlines.loop, self._exchanges, self._breakers
-        service, endpoint = request.service, request.endpoint
+        loop, exchanges, pool = deadlines.loop, self._exchanges, self._pool
+        breakers, service, endpoint = self._breakers, request.service, request.endpoint
         running = context.current.get()
         begun = loop.time()
         if started is None:
             started = begun
         limit, whose = Limit(deadlines, started + self._timeout), "its timeout"
         timeout = self._timeout_value  # what the header says, as long as that is known
-        if options and "timeout" in options:
-            limit.when, timeout = started + options["timeout"], ""
-        if running.deadline is not None and running.deadline < limit.when:
-            limit.when, timeout, whose = running.deadline, "", "the deadline of its caller"
         if options or added or running is not context.NOTHING:
             added = metadata_of(running, options, added)
+            if "timeout" in options:
+                limit.when, timeout = started + options["timeout"], ""
+            if running.deadline is not None and running.deadline < limit.when:
+                limit.when, timeout, whose = running.deadline, "", "the deadline of its caller"
         tried: Sequence[str] = tuple(given or ())
         attempts: Attempts | None = None
         self._repeats.calls += 1
@@ -164,12 +164,11 @@ class RpcClient(Client):
             if limit.when <= begun:
                 raise TimeoutError
             mark: Mark = self._selector.mark
-            if options or self._routed:
+            choose = self._ready.get(service)
+            if choose is None or options or self._routed:
                 service, choose, mark = await self._chooser(service, options)
-            else:
-                choose = self._ready.get(service) or await self._selector.select(service)
-            while True:
                 begun = loop.time()
+            while True:
                 if breakers.circuits:
                     node = choose(breakers.avoid((service, endpoint), tried, begun))
                 else:
@@ -180,22 +179,23 @@ class RpcClient(Client):
                 socket: Socket | None = None
                 attempt: Limit | None = None
                 try:
-                    if given is not None:
-                        given.append(node.id)
+                    until = limit.when
                     if options and "attempt_timeout" in options:
                         attempt = deadlines.until(begun + options["attempt_timeout"])
                         attempt.begin()
-                    if not timeout or begun - started >= MOMENT or attempt is not None:
-                        until = limit.when if attempt is None else min(limit.when, attempt.when)
+                        timeout, until = "", min(until, attempt.when)
+                    if given is not None:
+                        given.append(node.id)
+                    if not timeout or begun - started >= MOMENT:
                         timeout = wire.timeout_value(until - begun)
                     target = exchanges.target(request, node)
-                    socket = exchanges.pool.take(node.address)
+                    socket = pool.take(node.address)
                     message = exchanges.message(target, request, socket, timeout, added)
                     if socket is None or not socket.try_send(message):
                         idle, socket = socket, None
                         socket = await exchanges.send(message, service, node, idle)
                     reply = await socket.recv()
-                    exchanges.pool.give(node.address, socket, begun)
+                    pool.give(node.address, socket, begun)
                     socket = None
                     result = target.read(reply, request.reply)
                 except BaseException as error:
@@ -225,7 +225,7 @@ class RpcClient(Client):
                     # Nobody is left: the registry may know others, or the same elsewhere.
                     service, choose, mark = await self._chooser(request.service, options)
                     attempts.tried = ("",) * len(attempts.tried)
-                tried = attempts.tried
+                tried, begun = attempts.tried, loop.time()
         except (TimeoutError, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and not limit.end():
                 raise
