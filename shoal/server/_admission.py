@@ -12,7 +12,7 @@ from shoal.errors import TooManyRequests
 TICK = 0.02  # seconds between two looks at how late the loop is
 LATE = 0.02  # a loop that is so late has more to do than it can
 WINDOW = 5  # ticks, all of them late, before fewer handlers may run
-CALM = 25  # ticks without a queue, none late, before requests run at once again
+CALM = 25  # ticks in which nobody waits for long, before requests run at once again
 SLICE = 0.005  # seconds of work let in per turn of the loop, so that it reads what arrives
 MOST = 64  # requests let in per turn, however little they seem to cost
 LEAST = 4  # handlers that may always run
@@ -51,6 +51,11 @@ class Line:
     def __repr__(self) -> str:
         return f"Line({len(self.waiting)} waiting, {self.refused} refused, {self.pace:.4f} s each)"
 
+    @property
+    def delay(self) -> float:
+        """Seconds until it is the turn of who comes now, as far as that can be told."""
+        return len(self.waiting) * self.pace
+
     async def wait(self, seconds: float | None) -> float:
         """Return when it is this request's turn, with the seconds it waited.
 
@@ -63,7 +68,7 @@ class Line:
         burst = max(STANDING, 8 * self._depth * self.pace)
         if self._since is not None and now - self._since > burst:
             most = min(most, max(SHORT, (3 + self._depth) * self.pace))
-        if len(self.waiting) * self.pace > SURE * most or len(self.waiting) >= self._most:
+        if self.delay > SURE * most or len(self.waiting) >= self._most:
             raise self._refusal()
         turn = self._loop.create_future()
         self.waiting.append(turn)
@@ -200,7 +205,8 @@ class Admission:
             self.limit = min(max(self.limit, self._running()) * 1.2 + 1, self._most)
         if self.line.waiting:
             self.line.advance()
-        if late or self.line.waiting:
+        # Of a server that is merely busy there is always somebody in the line, for a moment.
+        if late or self.line.delay > LATE:
             self._calm_ticks = 0
             self._loaded, self.at_once = True, False
         else:

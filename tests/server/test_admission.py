@@ -127,6 +127,26 @@ async def test_a_pause_of_the_loop_refuses_nobody(work: Work) -> None:
     assert not work.admission.overloaded
 
 
+async def test_a_server_that_is_busy_recovers_from_a_pause(work: Work) -> None:
+    """With callers who wait for each other somebody is always in the line, for a moment."""
+
+    async def caller() -> None:
+        while work.clock.now < end:
+            await work._one(0.3, cost=0.0005, wait=0)
+
+    work.arrive()
+    await work.clock.advance(0.001)
+    work.clock.block(0.1)
+    end = work.clock.now + TICK * (CALM + 10)
+    callers = [asyncio.ensure_future(caller()) for _ in range(30)]
+    while not work.admission.overloaded:
+        await asyncio.sleep(0)
+    await asyncio.gather(*callers)
+    assert work.waits
+    assert work.admission.at_once
+    assert not work.refused
+
+
 async def test_handlers_that_only_wait_are_no_overload(work: Work) -> None:
     for _ in range(2000):
         work.arrive(cost=0, wait=5)
