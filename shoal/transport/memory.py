@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
 
 from shoal.errors import BadRequest, ConnectionClosed, Unavailable
 from shoal.message import Header, Message
@@ -15,7 +16,8 @@ from shoal.transport._header import carried, decide_nothing
 from shoal.transport._inbox import Inbox
 
 ID = "shoal.transport"
-TURN = 128  # messages that are handed over at once in one turn of the loop
+TURN = 0.005  # seconds in which messages are handed over at once in one turn of the loop
+LOOK = 16  # messages between two looks at the clock
 UNREAD = 16  # messages that may wait before the sender does
 
 
@@ -61,21 +63,26 @@ class MemoryTransport(Transport):
 
 
 class Turn:
-    """Counts what was done at once in a turn of the loop, which would not end otherwise."""
+    """Bounds what is done at once in a turn of the loop, which would not end otherwise."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._count = 0
+        self._until = 0.0
+        self._over = False
 
     def allows(self) -> bool:
         """Whether one more message may be handed over at once; counts it."""
         if not self._count:
             self._loop.call_soon(self._begin)
+            self._until = monotonic() + TURN  # the loop's own time may stand still in a turn
         self._count += 1
-        return self._count <= TURN
+        if self._count % LOOK == 0 and monotonic() > self._until:
+            self._over = True
+        return not self._over
 
     def _begin(self) -> None:
-        self._count = 0
+        self._count, self._over = 0, False
 
 
 class MemorySocket(Socket):
