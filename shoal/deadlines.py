@@ -83,10 +83,10 @@ class Limit:
     `begin` and `end` are cheaper than `with`, for who tells by `end` what a cancellation means.
     """
 
-    __slots__ = ("_cancelling", "_owner", "_task", "expired", "when")
+    __slots__ = ("_cancelling", "_task", "expired", "owner", "when")
 
     def __init__(self, owner: Deadlines, when: float) -> None:
-        self._owner = owner
+        self.owner = owner
         self.when = when
         self.expired = False
         self._task: asyncio.Task[Any] | None = None
@@ -101,7 +101,7 @@ class Limit:
 
         Raises RuntimeError outside the loop and outside any task.
         """
-        owner = self._owner
+        owner = self.owner
         # With the loop given, 3.11 need not ask which one runs, which is a system call; but what
         # runs in this loop is told in other threads too.
         task = _current_task(owner.loop)
@@ -132,7 +132,7 @@ class Limit:
 
     def end(self) -> bool:
         """Limit nothing any more; whether it is only this limit that cancels the task."""
-        self._owner._running.discard(self)
+        self.owner._running.discard(self)
         if not self.expired or self._task is None:
             return False
         task, self._task = self._task, None

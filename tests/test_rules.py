@@ -36,11 +36,12 @@ ROOT_NAMES = 25
 BESIDE = {"shoal.selector.filters"}
 # Who may ask for the time of day: what people and Go's tools read are dates.
 DATED = {"shoal.server._debug", "shoal.server.rpc"}
-# Threads beside the event loop: its clock stands still when they need one.
+# Threads beside the event loop, whose clock stands still when they need one, and who bounds a turn.
 BESIDE_THE_LOOP = {
     "shoal.service._health_port",
     "shoal.service._watchdog",
     "shoal.service._workers_health",
+    "shoal.transport.memory",
 }
 # Metrics are of real time, and finer than the milliseconds of uvloop's clock.
 MEASURING = {"shoal.telemetry._otel", "shoal.telemetry._prometheus"}

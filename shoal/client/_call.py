@@ -69,11 +69,11 @@ class Attempts:
 
     request: Request[Any]
     options: CallOptions
-    whose: str
-    """What set the time at which they must be over, for a person."""
     started: float
     limit: Limit
-    tried: Sequence[str]
+    given: list[str] | None
+    """Ids of the nodes that this call and one beside it were given."""
+    tried: Sequence[str] = ()
     """Ids of the nodes that another attempt should not go to."""
     node: Node | None = None
     """Where the last one went, or goes."""
@@ -93,7 +93,10 @@ class Attempts:
 
     def late(self, now: float) -> Timeout:
         """Return the error for a call whose time is over."""
-        return self._late(self.whose, self.limit.when - self.started, now - self.started)
+        when = self.limit.when
+        inherited = when == context.current.get().deadline
+        whose = "the deadline of its caller" if inherited else "its timeout"
+        return self._late(whose, when - self.started, now - self.started)
 
     def slow(self, begun: float, until: float, now: float) -> Timeout:
         """Return the error for an attempt whose own time is over."""
@@ -142,6 +145,27 @@ class Given(Next):
 _MUCP = {"protocol": "mucp"}
 
 
+class Apart(Next, Container[str]):
+    """Chooses for two attempts beside each other: one does not get the nodes of the other.
+
+    Unless there is no other one. `given` are the ids of their nodes.
+    """
+
+    def __init__(self, choose: Next, given: list[str]) -> None:
+        self._choose = choose
+        self._given = given
+        self._tried: Container[str] = ()
+
+    def __call__(self, tried: Container[str] = ()) -> Node:
+        self._tried = tried
+        node = self._choose(self)
+        self._given.append(node.id)
+        return node
+
+    def __contains__(self, id: Any) -> bool:
+        return id in self._given or id in self._tried
+
+
 def mark_nothing(service: str, node: Node, error: Exception | None, elapsed: float) -> None:
     """Nodes that no selector gave are not marked."""
 
@@ -151,6 +175,21 @@ def said(error: BaseException, limit: Limit) -> Exception:
     if isinstance(error, Error):
         return error
     return Timeout(str(error), id=CLIENT) if limit.expired else GaveUp()
+
+
+def sooner(when: float, deadline: float | None) -> float:
+    """Return the sooner of two loop times, of which the second may not be set."""
+    return when if deadline is None else min(when, deadline)
+
+
+def within(limit: Limit, options: CallOptions, begun: float) -> Limit:
+    """Return the limit of one attempt within that of all, which it may be; another has begun."""
+    seconds = options.get("attempt_timeout")
+    if seconds is None or begun + seconds >= limit.when:
+        return limit
+    attempt = Limit(limit.owner, begun + seconds)
+    attempt.begin()
+    return attempt
 
 
 def cut(attempt: Limit, error: BaseException, now: float) -> bool:

@@ -33,16 +33,16 @@ class Exchanges:
     def __repr__(self) -> str:
         return f"Exchanges({self.pool!r})"
 
-    def message(
-        self,
-        target: Target,
-        request: Request[Any],
-        socket: Socket | None,
-        timeout: str,
-        metadata: Mapping[str, str],
-    ) -> Message:
-        """Return the request as it goes out on this socket, or on a new one."""
+    def start(
+        self, request: Request[Any], node: Node, timeout: str, metadata: Mapping[str, str]
+    ) -> tuple[Target, Message, Socket | None, Socket | None]:
+        """Send a request on an idle connection: the third is that one.
+
+        If it has to be waited for that the third is None, and the fourth what is idle, if any is.
+        """
+        target = self.target(request, node)
         body = target.codec.encode(request.message)
+        socket = self.pool.take(node.address)
         if socket is None or socket.numbered or target.enveloped:
             id = str(next(self.ids))
             header = {"Micro-Id": id, "Timeout": timeout}
@@ -52,7 +52,10 @@ class Exchanges:
             header = {"Timeout": timeout}
         if metadata:
             header = {**metadata, **header}
-        return Message(header, body, target.shared)
+        message = Message(header, body, target.shared)
+        if socket is not None and socket.try_send(message):
+            return target, message, socket, None
+        return target, message, None, socket
 
     async def send(
         self, message: Message, service: str, node: Node, socket: Socket | None

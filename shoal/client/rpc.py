@@ -23,6 +23,7 @@ from shoal.broker import Broker
 from shoal.client import CallOptions, Client, Reply, Request, Stream
 from shoal.client._breaker import Breakers
 from shoal.client._call import (
+    Apart,
     Attempts,
     Given,
     Mark,
@@ -31,6 +32,8 @@ from shoal.client._call import (
     mark_nothing,
     metadata_of,
     said,
+    sooner,
+    within,
 )
 from shoal.client._exchange import Exchanges
 from shoal.client._hedge import Hedges
@@ -120,43 +123,28 @@ class RpcClient(Client):
         """Send the request to one node, and to a second if the first is slow."""
         if not options.get("idempotent"):
             raise BadRequest("only an idempotent call can be hedged: its handler runs twice")
-        started = self._bound().loop.time()
-        given: list[str] = []
+        loop, given = self._bound().loop, list[str]()
+        when = loop.time() + options.get("timeout", self._timeout)
 
         def run() -> Coroutine[Any, Any, Any]:
-            return self._run(request, options, added, started, given)
+            left: CallOptions = {**options, "timeout": when - loop.time()}
+            return self._run(request, left, added, given)
 
         return await self._hedges.run((request.service, request.endpoint), run(), run)
 
     async def _run(
-        self,
-        request: Request[Any],
-        options: CallOptions,
-        added: Mapping[str, str],
-        started: float | None = None,
+        self, request: Request[Any], options: CallOptions, added: Mapping[str, str],
         given: list[str] | None = None,
-    ) -> Any:
-        """Send the request to one node, and to others as long as that is safe and in time.
-
-        The time it may take begins now, unless it has `started` before. The id of a node that
-        gets it is added to `given`; who is there already gets it only if there is no other one.
-        """
-        deadlines = self._bound()
-        loop, exchanges, pool = deadlines.loop, self._exchanges, self._pool
-        breakers, service, endpoint = self._breakers, request.service, request.endpoint
-        running = context.current.get()
-        begun = loop.time()
-        if started is None:
-            started = begun
-        limit, whose = Limit(deadlines, started + self._timeout), "its timeout"
-        timeout = self._timeout_value  # what the header says, as long as that is known
+    ) -> Any:  # fmt: skip
+        """Send the request to one node, and to others as long as that is safe and in time."""
+        deadlines, exchanges, breakers = self._bound(), self._exchanges, self._breakers
+        service, loop, running = request.service, deadlines.loop, context.current.get()
+        endpoint = service, request.endpoint
+        started = begun = loop.time()
+        limit, timeout = Limit(deadlines, begun + self._timeout), self._timeout_value
         if options or added or running is not context.NOTHING:
-            added = metadata_of(running, options, added)
-            if "timeout" in options:
-                limit.when, timeout = started + options["timeout"], ""
-            if running.deadline is not None and running.deadline < limit.when:
-                limit.when, timeout, whose = running.deadline, "", "the deadline of its caller"
-        tried: Sequence[str] = tuple(given or ())
+            added, timeout = metadata_of(running, options, added), ""
+            limit.when = sooner(begun + options.get("timeout", self._timeout), running.deadline)
         attempts: Attempts | None = None
         self._repeats.calls += 1
         limit.begin()
@@ -166,93 +154,102 @@ class RpcClient(Client):
             mark: Mark = self._selector.mark
             choose = self._ready.get(service)
             if choose is None or options or self._routed:
-                service, choose, mark = await self._chooser(service, options)
+                service, choose, mark = await self._chooser(service, options, given)
                 begun = loop.time()
+            node = choose(breakers.avoid(endpoint, (), begun) if breakers.circuits else ())
             while True:
-                if breakers.circuits:
-                    node = choose(breakers.avoid((service, endpoint), tried, begun))
-                else:
-                    node = choose(tried)
-                if attempts is not None and attempts.last and attempts.knows(node):
-                    mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
-                    raise attempts.last
-                socket: Socket | None = None
-                attempt: Limit | None = None
+                attempt, socket = limit, None
                 try:
-                    until = limit.when
-                    if options and "attempt_timeout" in options:
-                        attempt = deadlines.until(begun + options["attempt_timeout"])
-                        attempt.begin()
-                        timeout, until = "", min(until, attempt.when)
-                    if given is not None:
-                        given.append(node.id)
-                    if not timeout or begun - started >= MOMENT:
-                        timeout = wire.timeout_value(until - begun)
-                    target = exchanges.target(request, node)
-                    socket = pool.take(node.address)
-                    message = exchanges.message(target, request, socket, timeout, added)
-                    if socket is None or not socket.try_send(message):
-                        idle, socket = socket, None
+                    if options:
+                        attempt = within(limit, options, begun)
+                    if not timeout or attempt is not limit or begun - started >= MOMENT:
+                        timeout = wire.timeout_value(attempt.when - begun)
+                    target, message, socket, idle = exchanges.start(request, node, timeout, added)
+                    if socket is None:
                         socket = await exchanges.send(message, service, node, idle)
                     reply = await socket.recv()
-                    pool.give(node.address, socket, begun)
+                    self._pool.give(node.address, socket, begun)
                     socket = None
                     result = target.read(reply, request.reply)
                 except BaseException as error:
-                    now = loop.time()
-                    attempts = attempts or Attempts(request, options, whose, started, limit, tried)
-                    attempts.node = node
-                    if attempt is not None and cut(attempt, error, now):
-                        error = attempts.slow(begun, attempt.when, now)
-                    exchanges.end(socket, service, error)
-                    says = said(error, limit)
-                    mark(service, node, says, now - begun)
-                    breakers.failed((service, endpoint), node.id, says, now)
-                    if not isinstance(error, Error):
-                        raise
-                    self._again(attempts, error, now, now - begun)
+                    attempts = attempts or Attempts(request, options, started, limit, given)
+                    self._failed(attempts, error, node, socket, begun, attempt, service, mark)
                 else:
-                    if attempt is not None:
+                    if attempt is not limit:
                         attempt.end()
-                    now = loop.time()
-                    mark(service, node, None, now - begun)
+                    mark(service, node, None, loop.time() - begun)
                     if breakers.circuits:
-                        breakers.succeeded((service, endpoint), node.id, now)
+                        breakers.succeeded(endpoint, node.id, loop.time())
                     return result
-                if len(attempts.tried) > 1:
-                    await asyncio.sleep(backoff(len(attempts.tried)))
-                if service not in self._ready and mark is not mark_nothing:
-                    # Nobody is left: the registry may know others, or the same elsewhere.
-                    service, choose, mark = await self._chooser(request.service, options)
-                    attempts.tried = ("",) * len(attempts.tried)
-                tried, begun = attempts.tried, loop.time()
+                service, choose, mark, node = await self._next(attempts, service, choose, mark)
+                begun = loop.time()
         except (TimeoutError, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and not limit.end():
                 raise
-            attempts = attempts or Attempts(request, options, whose, started, limit, tried)
+            attempts = attempts or Attempts(request, options, started, limit, given)
             raise attempts.late(loop.time()) from None
         finally:
             limit.end()
 
-    def _again(self, attempts: Attempts, error: Error, now: float, elapsed: float) -> None:
-        """Raise the error an attempt ended in, unless another one may follow."""
-        if isinstance(error, Timeout) and now >= attempts.limit.when - TICK:
+    def _failed(  # what an attempt has
+        self, attempts: Attempts, error: BaseException, node: Node, socket: Socket | None,
+        begun: float, attempt: Limit, service: str, mark: Mark,
+    ) -> None:  # fmt: skip
+        """Take in how an attempt failed; raise its error unless another one may follow."""
+        limit, now = attempts.limit, self._bound().loop.time()
+        attempts.node = node
+        if attempt is not limit and cut(attempt, error, now):
+            error = attempts.slow(begun, attempt.when, now)
+        self._exchanges.end(socket, service, error)
+        says = said(error, limit)
+        mark(service, node, says, now - begun)
+        self._breakers.failed((service, attempts.request.endpoint), node.id, says, now)
+        if not isinstance(error, Error):
+            raise error
+        if isinstance(error, Timeout) and now >= limit.when - TICK:
             raise TimeoutError from None  # the node was a little faster to say so
-        attempts.explain(error, elapsed)
+        attempts.explain(error, now - begun)
         if not self._repeats.may(attempts, error):
             raise error
         attempts.failed(error)
 
-    async def _chooser(self, service: str, options: CallOptions) -> tuple[str, Next, Mark]:
+    async def _next(
+        self, attempts: Attempts, service: str, choose: Next, mark: Mark
+    ) -> tuple[str, Next, Mark, Node]:
+        """Return another node when it is time to try that. Raises the last error if none is."""
+        tried, request = attempts.tried, attempts.request
+        if len(tried) > 1:
+            await asyncio.sleep(backoff(len(tried)))
+        if service not in self._ready and mark is not mark_nothing:
+            # Nobody is left: the registry may know others, or the same elsewhere.
+            service, choose, mark = await self._chooser(
+                request.service, attempts.options, attempts.given
+            )
+            tried = attempts.tried = ("",) * len(tried)
+        if self._breakers.circuits:
+            now = self._bound().loop.time()
+            tried = self._breakers.avoid((service, request.endpoint), tried, now)
+        node = choose(tried)
+        if attempts.last is not None and attempts.knows(node):
+            mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
+            raise attempts.last
+        return service, choose, mark, node
+
+    async def _chooser(
+        self, service: str, options: CallOptions, given: list[str] | None = None
+    ) -> tuple[str, Next, Mark]:
         addresses = options.get("address") or self._route_address
         service = self._route_service or service
         if addresses:
             nodes = [addresses] if isinstance(addresses, str) else addresses
-            return service, Given(nodes), mark_nothing
-        choose = await self._selector.select(
-            service, filters=options.get("filters", ()), strategy=options.get("strategy")
-        )
-        return service, choose, self._selector.mark
+            choose: Next = Given(nodes)
+        else:
+            choose = await self._selector.select(
+                service, filters=options.get("filters", ()), strategy=options.get("strategy")
+            )
+        if given is not None:
+            choose = Apart(choose, given)
+        return service, choose, mark_nothing if addresses else self._selector.mark
 
     def _bound(self) -> Deadlines:
         """Return the deadlines of the loop that used this client first.

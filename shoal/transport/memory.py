@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic
 
 from shoal.errors import BadRequest, ConnectionClosed, Unavailable
 from shoal.message import Header, Message
@@ -75,9 +75,9 @@ class Turn:
         """Whether one more message may be handed over at once; counts it."""
         if not self._count:
             self._loop.call_soon(self._begin)
-            self._until = monotonic() + TURN  # the loop's own time may stand still in a turn
+            self._until = time.monotonic() + TURN  # the loop's own time may stand still in a turn
         self._count += 1
-        if self._count % LOOK == 0 and monotonic() > self._until:
+        if self._count % LOOK == 0 and time.monotonic() > self._until:
             self._over = True
         return not self._over
 
