@@ -139,7 +139,6 @@ class RpcClient(Client):
         """Send the request to one node, and to others as long as that is safe and in time."""
         deadlines, exchanges, breakers = self._bound(), self._exchanges, self._breakers
         service, loop, running = request.service, deadlines.loop, context.current.get()
-        endpoint = service, request.endpoint
         started = begun = loop.time()
         limit, timeout = Limit(deadlines, begun + self._timeout), self._timeout_value
         if options or added or running is not context.NOTHING:
@@ -156,7 +155,7 @@ class RpcClient(Client):
             if choose is None or options or self._routed:
                 service, choose, mark = await self._chooser(service, options, given)
                 begun = loop.time()
-            node = choose(breakers.avoid(endpoint, (), begun) if breakers.circuits else ())
+            node = choose(self._avoid(service, request, ()) if breakers.circuits else ())
             while True:
                 attempt, socket = limit, None
                 try:
@@ -179,7 +178,7 @@ class RpcClient(Client):
                         attempt.end()
                     mark(service, node, None, loop.time() - begun)
                     if breakers.circuits:
-                        breakers.succeeded(endpoint, node.id, loop.time())
+                        breakers.succeeded((service, request.endpoint), node.id, loop.time())
                     return result
                 service, choose, mark, node = await self._next(attempts, service, choose, mark)
                 begun = loop.time()
@@ -226,14 +225,15 @@ class RpcClient(Client):
                 request.service, attempts.options, attempts.given
             )
             tried = attempts.tried = ("",) * len(tried)
-        if self._breakers.circuits:
-            now = self._bound().loop.time()
-            tried = self._breakers.avoid((service, request.endpoint), tried, now)
-        node = choose(tried)
+        node = choose(self._avoid(service, request, tried))
         if attempts.last is not None and attempts.knows(node):
             mark(service, node, GaveUp(), 0.0)  # there is no other one to go to
             raise attempts.last
         return service, choose, mark, node
+
+    def _avoid(self, service: str, request: Request[Any], tried: Sequence[str]) -> Sequence[str]:
+        now = self._bound().loop.time()
+        return self._breakers.avoid((service, request.endpoint), tried, now)
 
     async def _chooser(
         self, service: str, options: CallOptions, given: list[str] | None = None

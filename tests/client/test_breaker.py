@@ -78,12 +78,16 @@ class Greeter:
         return "bye"
 
 
-async def test_an_endpoint_that_fails_on_one_node_is_called_on_the_others() -> None:
+@pytest.mark.parametrize("name", ["greeter", "other"])
+async def test_an_endpoint_that_fails_on_one_node_is_called_on_the_others(name: str) -> None:
+    """The service counts to which calls go, even if they are for another one."""
     async with asyncio.timeout(30), Network() as network:
         greeters = [Greeter() for _ in range(3)]
         for greeter in greeters:
             await network.serve(greeter)
-        stub = shoal.stub(Greeter, "greeter", network.client, strategy=any_node)
+        caller = network.service("caller", proxy="" if name == "greeter" else "greeter")
+        await network.start(caller)
+        stub = shoal.stub(Greeter, name, caller.client, strategy=any_node)
         greeters[0].broken = True
         failed = 0
         for _ in range(300):
