@@ -85,6 +85,8 @@ class Watchdog:
                     reported = False
                 if not self._ask(now):
                     return
+            elif self._loop is None or self._loop.is_closed():
+                return  # it will not answer any more
             elif now - self._asked >= self.limit:
                 reported = self._sample(now - self._asked, reported) or reported
 

@@ -96,6 +96,26 @@ async def test_it_ends_with_a_loop_that_nobody_stopped_it_for() -> None:
     watchdog.stop()
 
 
+def test_it_ends_with_a_loop_that_was_asked_and_never_turned_again() -> None:
+    watchdog = Watchdog(0.04)
+    loop = asyncio.new_event_loop()
+
+    def run() -> None:
+        watchdog.start()
+        while watchdog._answered:
+            time.sleep(0.001)
+        loop.stop()
+
+    loop.call_soon(run)
+    loop.run_forever()
+    loop.close()
+    thread = watchdog._thread
+    assert thread is not None
+    thread.join(20)
+    assert not thread.is_alive()
+    watchdog.stop()
+
+
 def test_the_line_is_the_innermost_outside_of_libraries() -> None:
     seen: list[str] = []
 
