@@ -187,7 +187,7 @@ def within(limit: Limit, options: CallOptions, begun: float) -> Limit:
     seconds = options.get("attempt_timeout")
     if seconds is None or begun + seconds >= limit.when:
         return limit
-    attempt = Limit(limit.owner, begun + seconds)
+    attempt = limit.owner.until(begun + seconds)
     attempt.begin()
     return attempt
 

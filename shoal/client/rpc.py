@@ -280,9 +280,9 @@ class RpcClient(Client):
         running = context.current.get()
         started = loop.time()
         timeout = options.get("timeout")
-        when = running.deadline if timeout is None else started + timeout
-        if when is not None and running.deadline is not None:
-            when = min(when, running.deadline)
+        when = running.deadline
+        if timeout is not None:
+            when = sooner(started + timeout, when)
         opening = Outgoing.of(request, options)
         opening.stream = True
         opening.when = when

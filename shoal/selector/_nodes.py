@@ -204,7 +204,7 @@ class Nodes:
         if load.in_flight:
             load.in_flight -= 1
         now = self._clock()
-        if error is None:
+        if error is None:  # noted here, as most calls go well and each further step costs them all
             latency = load.latency
             if elapsed >= latency:
                 load.latency = elapsed

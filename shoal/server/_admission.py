@@ -124,7 +124,7 @@ class Line:
         error = TooManyRequests(
             f"{self._name} has more to do than it can: {len(self.waiting)} requests wait"
         )
-        error.retry_after = round(max(2 * SHORT, 2 * len(self.waiting) * self.pace), 3)
+        error.retry_after = round(2 * max(SHORT, self.delay), 3)
         return error
 
 
